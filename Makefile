@@ -1,0 +1,40 @@
+# Everything runs in .venv, which is made on the first call and checked in milliseconds after it.
+PYTHON ?= python3
+BIN := .venv/bin
+# Stages call `python`: the environment's own must come first, activated or not.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint smoke ui
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+repro: setup  ## run the pipeline (about 9 minutes on two cores, seconds when nothing changed)
+	@python -m charlm.check
+	@dvc repro
+	@python -m charlm.summary
+
+test: setup  ## run all tests
+	@python -m pytest
+
+lint: setup  ## check style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
+	@python -m tests.workspace .smoke
+
+ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
+	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
+
+setup: .venv/.installed  ## make .venv and install everything (the others call this)
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11))' 2>/dev/null || { \
+	  echo "charlm needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || true). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into .venv (about 2 minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""charlm: character-level language models, compared in bits per character."""

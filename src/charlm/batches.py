@@ -1,0 +1,62 @@
+"""Ids become batches: random windows, or contiguous streams whose state is carried.
+
+Shapes: B batch, T time (the block), N length of a split.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Inputs and the characters that follow each of them."""
+
+    inputs_BT: Tensor
+    targets_BT: Tensor
+    fresh: bool
+    """Whether the batch does not go on where the last one ended, so that no state carries over."""
+
+
+def windows(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Yield, for ever, windows of the text that start anywhere, each start equally likely.
+
+    Args:
+        ids_N: the split, at least block + 1 characters, on any device.
+        batch: number of windows, B.
+        block: characters a window, T.
+        generator: a CPU generator, so that every device sees the same windows.
+    """
+    offsets_T = torch.arange(block + 1, device=ids_N.device)
+    while True:
+        starts_B = torch.randint(len(ids_N) - block, (batch,), generator=generator)
+        taken = ids_N[starts_B.to(ids_N.device)[:, None] + offsets_T].long()
+        yield Batch(taken[:, :-1], taken[:, 1:], fresh=True)
+
+
+def streams(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Yield, for ever, consecutive pieces of B parallel streams that share the text out.
+
+    Each pass through the text starts at a random character below the block, so that the pieces
+    are cut at other places every time.
+
+    Args:
+        ids_N: the split, at least batch * block + block characters, on any device.
+        batch: number of streams, B.
+        block: characters a piece, T; gradients end at its start, the state goes on.
+        generator: a CPU generator.
+    """
+    while True:
+        start = int(torch.randint(block, (), generator=generator))
+        length = (len(ids_N) - start - 1) // batch // block * block
+        inputs_BL = ids_N[start : start + batch * length].view(batch, length)
+        targets_BL = ids_N[start + 1 : start + 1 + batch * length].view(batch, length)
+        for position in range(0, length, block):
+            piece = slice(position, position + block)
+            yield Batch(
+                inputs_BL[:, piece].long(), targets_BL[:, piece].long(), fresh=position == 0
+            )
+
+
+KINDS = {"windows": windows, "streams": streams}

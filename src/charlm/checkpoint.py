@@ -1,0 +1,83 @@
+"""A trained model on disk: weights.safetensors beside config.json. Nothing is pickled.
+
+config.json alone says how to build the model, so a folder can be copied anywhere and used.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from charlm import models
+from charlm.errors import UserError
+from charlm.files import read_json, write_bytes, write_json
+from charlm.models.base import LanguageModel
+from charlm.vocabulary import Vocabulary
+
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that a model is built from, and how it was trained.
+
+    Attributes:
+        model: architecture, a file of charlm.models.
+        block: training window, in characters.
+        symbols: the vocabulary's symbols, in order.
+        architecture: keys of the file's `Architecture`.
+        training: the budget that made the weights.
+        seeds: the seeds that made them.
+    """
+
+    model: str
+    block: int
+    symbols: str
+    architecture: dict[str, Any]
+    training: dict[str, Any]
+    seeds: dict[str, int]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary that the ids are of."""
+        return Vocabulary(self.symbols)
+
+    def build(self) -> LanguageModel:
+        """Return the model with fresh weights, on the CPU."""
+        return models.build(self.model, len(self.symbols), self.block, self.architecture)
+
+
+def save(folder: Path, model: LanguageModel, config: Config) -> None:
+    """Write weights and configuration, each atomically, the configuration last."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
+    write_json(folder / CONFIG, asdict(config))
+
+
+def load(folder: Path, device: torch.device) -> tuple[LanguageModel, Config]:
+    """Read what `save` wrote; the model is in evaluation mode.
+
+    Raises:
+        UserError: a file is missing, damaged or does not fit the other.
+    """
+    content = read_json(folder / CONFIG)
+    mend = f"remove {folder} and run `dvc repro`"
+    try:
+        config = Config(**content)
+        model = config.build()
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder / CONFIG} is damaged ({reason}): {mend}") from None
+    try:
+        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except FileNotFoundError:
+        raise UserError(f"{folder / WEIGHTS} is missing: {mend}") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / WEIGHTS} is damaged ({error}): {mend}") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / WEIGHTS} does not fit {CONFIG} ({reason}): {mend}") from None
+    return model.to(device).eval(), config

@@ -1,0 +1,36 @@
+"""What all commands share: one-line errors, and progress that is quiet in a log."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from tqdm import tqdm
+
+from charlm.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn what a user or the machine's disk caused into click's one-line error, exit status 1."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise click.ClickException(f"{error.strerror or error}{where}") from None
+
+    return wrapped
+
+
+def progress(total: int, unit: str, title: str) -> "tqdm[Any]":
+    """Return a progress bar on standard error, shown on a terminal only."""
+    return tqdm(
+        total=total, unit=unit, desc=title, unit_scale=True, disable=None, leave=False, delay=0.5
+    )

@@ -1,0 +1,134 @@
+"""Every target of the holdout scored exactly once, two ways; sums of nats divided once.
+
+The holdout is validation followed by test. A split is scored with the character before it as the
+first input, so a split of N characters has N targets.
+
+- windowed: fresh context every block, as public repositories evaluate.
+- streaming: each character from all that the model can still see. An unbounded model carries its
+  state; a bounded one sees overlapping windows with stride block / 2, which is what the sampler's
+  key-value cache does too.
+
+Shapes: B batch, T time, V vocabulary, N targets.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from charlm.models.base import LanguageModel, State
+
+CHARACTERS_A_PASS = 8192
+"""Characters scored in one call of a model: bounds the memory that logits take."""
+
+Scores = tuple[Tensor, Tensor]
+"""For each target its nats (float64, N) and whether it was the likeliest symbol (bool, N)."""
+
+
+def score(logits_BTV: Tensor, targets_BT: Tensor) -> Scores:
+    """Return nats and correctness of each target, shaped like the targets, on the CPU."""
+    log_probs_BTV = functional.log_softmax(logits_BTV.float(), dim=-1)
+    nats_BT = -log_probs_BTV.gather(-1, targets_BT[..., None])[..., 0]
+    correct_BT = logits_BTV.argmax(-1) == targets_BT
+    return nats_BT.double().cpu(), correct_BT.cpu()
+
+
+@torch.no_grad()
+def windowed(
+    model: LanguageModel,
+    ids: Tensor,
+    block: int,
+    advance: Callable[[int], None] = lambda characters: None,
+) -> Scores:
+    """Score ids[1:] in windows of fresh context, one behind the other.
+
+    Args:
+        model: in evaluation mode, on the device of the ids.
+        ids: the character before the first target, then the N targets.
+        block: characters a window; the last window may be shorter.
+        advance: called with the number of targets just scored.
+    """
+    return _windows(model, ids, block, block, advance)
+
+
+@torch.no_grad()
+def streaming(
+    model: LanguageModel,
+    ids: Tensor,
+    advance: Callable[[int], None] = lambda characters: None,
+) -> Scores:
+    """Score ids[1:], each from all that the model can still see; arguments as in `windowed`."""
+    block = model.context_length
+    if block is not None:
+        return _windows(model, ids, block, block - block // 2, advance)
+    scores: list[Scores] = []
+    state: State = None
+    for inputs_T, targets_T in zip(
+        ids[:-1].split(CHARACTERS_A_PASS), ids[1:].split(CHARACTERS_A_PASS), strict=True
+    ):
+        logits_BTV, state = model(inputs_T[None].long(), state)
+        scores.append(score(logits_BTV[0], targets_T.long()))
+        advance(len(targets_T))
+    return _concatenate(scores)
+
+
+def _windows(
+    model: LanguageModel,
+    ids: Tensor,
+    block: int,
+    stride: int,
+    advance: Callable[[int], None],
+) -> Scores:
+    """Score windows that start every `stride` characters; each scores what none before it did."""
+    count = len(ids) - 1
+    overlap = block - stride
+    starts = range(0, max(count - overlap, 1), stride)
+    # All windows but the last are whole, so they go through the model many at a time.
+    whole = [start for start in starts if start + block <= count]
+    scores: list[Scores] = []
+    offsets_T = torch.arange(block + 1, device=ids.device)
+    per_pass = max(1, CHARACTERS_A_PASS // block)
+    for first in range(0, len(whole), per_pass):
+        starts_B = torch.tensor(whole[first : first + per_pass], device=ids.device)
+        taken = ids[starts_B[:, None] + offsets_T].long()
+        logits_BTV, _ = model(taken[:, :-1])
+        nats_BT, correct_BT = score(logits_BTV, taken[:, 1:])
+        if first == 0:
+            scores.append((nats_BT[0, :overlap], correct_BT[0, :overlap]))
+        scores.append((nats_BT[:, overlap:].flatten(), correct_BT[:, overlap:].flatten()))
+        advance(scores[-1][0].numel() + (overlap if first == 0 else 0))
+    if len(whole) < len(starts):
+        taken = ids[starts[-1] :].long()
+        nats_BT, correct_BT = score(model(taken[None, :-1])[0], taken[None, 1:])
+        skip = overlap if whole else 0
+        scores.append((nats_BT[0, skip:], correct_BT[0, skip:]))
+        advance(scores[-1][0].numel())
+    return _concatenate(scores)
+
+
+def _concatenate(scores: list[Scores]) -> Scores:
+    return torch.cat([nats for nats, _ in scores]), torch.cat([right for _, right in scores])
+
+
+def summarise(scores: Scores, bytes_: int) -> dict[str, float | int]:
+    """Return one leaf of metrics.json.
+
+    Args:
+        scores: of the N targets of a split.
+        bytes_: length of those targets in UTF-8, which bits per byte divides by.
+    """
+    nats_N, correct_N = scores
+    count = nats_N.numel()
+    # fsum: the sum of 100,000 terms, correctly rounded whatever the order.
+    total = math.fsum(nats_N.tolist())
+    mean = total / count
+    return {
+        "nats_per_char": mean,
+        "bits_per_char": mean / math.log(2),
+        "bits_per_byte": total / bytes_ / math.log(2),
+        "perplexity": math.exp(min(mean, 700.0)),
+        "accuracy": int(correct_N.sum()) / count,
+        "characters": count,
+    }

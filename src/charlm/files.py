@@ -1,0 +1,60 @@
+"""Files that are either whole or absent, and the folder that paths are relative to."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from charlm.errors import UserError
+
+
+def project_root() -> Path:
+    """Return the project's root: DVC_ROOT where DVC runs us, else the folder with params.yaml.
+
+    A queued experiment runs in a temporary copy of the project. DVC_ROOT then names the project
+    itself, which is where a relative path of the user's (a corpus, a database) means something.
+    """
+    if root := os.environ.get("DVC_ROOT"):
+        return Path(root)
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise UserError(f"no params.yaml in {Path.cwd()} or above: run this inside the project")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: a reader sees the old content, the new one or no file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text atomically, line endings as they are."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, with a final newline so that a diff reads well."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the pipeline's own.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro` to make it") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it and run `dvc repro`") from None

@@ -1,0 +1,66 @@
+"""The zoo: one architecture a file, found by the file's name.
+
+A file NAME.py holds two classes:
+
+- `Architecture`, a `charlm.schema.Schema`: the sizes that params.yaml gives;
+- `Model`, a `charlm.models.base.LanguageModel` built from them.
+"""
+
+import ast
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+
+from charlm import schema
+from charlm.errors import UserError
+
+if TYPE_CHECKING:
+    from charlm.models.base import LanguageModel
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Return the names of all architectures, sorted."""
+    return sorted(
+        path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "base")
+    )
+
+
+def architecture(name: str) -> type[schema.Schema]:
+    """Return the `Architecture` schema of a model without importing its file.
+
+    Importing the file would import torch (2 s), and a misspelled key should be answered at once,
+    so only the class `Architecture` of the file is executed.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if name not in names():
+        raise UserError(f"unknown model '{name}' (allowed: {', '.join(names())})")
+    path = FOLDER / f"{name}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree.body = [
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Architecture"
+    ]
+    # The class may use the words of charlm.schema and pydantic's validators, as its file does.
+    namespace: dict[str, Any] = {**vars(pydantic), **vars(schema), "__name__": f"{__name__}.{name}"}
+    exec(compile(tree, str(path), "exec"), namespace)
+    described: type[schema.Schema] = namespace["Architecture"]
+    return described
+
+
+def build(name: str, vocabulary_size: int, block: int, settings: dict[str, Any]) -> "LanguageModel":
+    """Build a model with fresh weights from torch's global random state.
+
+    Args:
+        name: the architecture, which is its file's name.
+        vocabulary_size: number of symbols, V.
+        block: length of the windows that it is trained on, in characters.
+        settings: the keys of the file's `Architecture`.
+    """
+    module = importlib.import_module(f"{__name__}.{name}")
+    model: LanguageModel = module.Model(vocabulary_size, block, module.Architecture(**settings))
+    return model

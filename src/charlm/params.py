@@ -1,0 +1,330 @@
+"""params.yaml as typed objects: read once, checked whole, before torch is imported.
+
+Every message names the file, the key, what is wrong and what is allowed, in one line.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from charlm import models
+from charlm.errors import UserError
+from charlm.schema import (
+    Count,
+    Positive,
+    PositiveRate,
+    Probability,
+    Rate,
+    Schema,
+    Share,
+)
+
+AnySchema = TypeVar("AnySchema", bound=Schema)
+SCALES = ("smoke", "quick", "full")
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Corpus(Schema):
+    """Where the text comes from."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    path: Annotated[str, Field(min_length=1)]
+    sources: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    bytes: Positive | None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+
+
+class Split(Schema):
+    """Shares of the text, in its order."""
+
+    train: Share
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train, validation and test must sum to 1, not {total:.10g}")
+        return self
+
+
+class Entropy(Schema):
+    """Which n-grams to count."""
+
+    orders: Annotated[list[Annotated[int, Field(ge=1, le=32)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.orders != sorted(set(self.orders)):
+            raise ValueError("orders must ascend without repetition")
+        return self
+
+
+class Seeds(Schema):
+    """All randomness of the pipeline."""
+
+    initialisation: Seed
+    training: Seed
+    sampling: Seed
+
+
+class Sampling(Schema):
+    """How text is drawn."""
+
+    prompt: Annotated[str, Field(min_length=1)]
+    length: Positive
+    temperature: Rate
+    top_k: Positive | None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None
+    samples: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Training(Schema):
+    """How one model is trained at one scale; units are in params.yaml."""
+
+    batches: Literal["windows", "streams"]
+    batch: Positive
+    block: Positive
+    steps: Positive
+    optimizer: Literal["sgd", "adam", "adamw"]
+    learning_rate: PositiveRate
+    betas: Annotated[list[Probability], Field(min_length=2, max_length=2)]
+    weight_decay: Rate
+    warmup: Count
+    decay: Literal["none", "linear", "cosine"]
+    decay_after: Probability
+    final_learning_rate: Rate
+    clip: PositiveRate | None
+    validate_every: Positive
+    validation_characters: Positive
+
+    @model_validator(mode="after")
+    def _fits_steps(self) -> Self:
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate ({self.final_learning_rate}) must not exceed "
+                f"learning_rate ({self.learning_rate})"
+            )
+        return self
+
+
+class Entry(Schema):
+    """A model of the zoo at one scale, as training needs it."""
+
+    name: str
+    scale: str
+    architecture: dict[str, Any]
+    training: Training
+
+
+class Params(Schema):
+    """The whole file; `models` holds each entry at the scale in use."""
+
+    scale: Literal["smoke", "quick", "full"]
+    zoo: list[str]
+    corpus: Corpus
+    split: Split
+    entropy: Entropy
+    seeds: Seeds
+    sampling: Sampling
+    models: dict[str, Entry]
+
+    def model(self, name: str) -> Entry:
+        """Return a model's entry.
+
+        Raises:
+            UserError: params.yaml has no such model.
+        """
+        if name not in self.models:
+            raise UserError(_unknown("model", name, self.models))
+        return self.models[name]
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Args:
+        path: relative to the working directory: a queued experiment has its own copy.
+
+    Raises:
+        UserError: the first thing that is wrong, in one line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no {path} in {Path.cwd()}: run this in the project's folder") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
+    try:
+        # YAML 1.2, as DVC reads it: 1e-3 is a number and a repeated key is an error.
+        content = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        problem = " ".join(str(error.problem or error.context).split())
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse(content, str(path))
+
+
+def parse(content: Any, where: str) -> Params:
+    """Check the content of params.yaml; `where` is the file's name for messages.
+
+    Raises:
+        UserError: the first thing that is wrong, in one line.
+    """
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: must be a mapping with {', '.join(Params.model_fields)}")
+    entries = content.get("models", {})
+    _check_keys(content, Params.model_fields, where, "")
+    if not isinstance(entries, dict):
+        raise UserError(f"{where}: models: must be a mapping of model names")
+    # Every scale of every model is checked, so that a mistake shows before it is needed.
+    at_scale = {
+        name: {scale: _entry(name, entry, scale, where) for scale in SCALES}
+        for name, entry in entries.items()
+    }
+    chosen = content["scale"] if content["scale"] in SCALES else "quick"
+    params = _validate(
+        Params,
+        {**content, "models": {name: scales[chosen] for name, scales in at_scale.items()}},
+        lambda key: f"{where}: {key}",
+    )
+    if not params.zoo:
+        raise UserError(f"{where}: zoo: must name at least one model")
+    for index, name in enumerate(params.zoo):
+        if name not in entries:
+            raise UserError(f"{where}: zoo[{index}]: {_unknown('model', name, entries)}")
+        if name in params.zoo[:index]:
+            raise UserError(f"{where}: zoo[{index}]: '{name}' is named twice")
+    return params
+
+
+def override(sampling: Sampling, given: Mapping[str, Any]) -> Sampling:
+    """Return sampling parameters with those changed that a command line gave (are not None).
+
+    Raises:
+        UserError: a value is impossible; the message names the option.
+    """
+    changes = {key: value for key, value in given.items() if value is not None}
+    return _validate(
+        Sampling,
+        {**sampling.model_dump(), **changes},
+        lambda key: f"--{key.replace('_', '-')}",
+    )
+
+
+def _entry(name: Any, entry: Any, scale: str, where: str) -> Entry:
+    """Join a model's architecture, training and scale sections and check the result.
+
+    A key stands in exactly one of the three, so that what one reads is what one gets.
+    """
+    key = f"models.{name}"
+    if name not in models.names():
+        raise UserError(f"{where}: models: {_unknown('model', str(name), models.names())}")
+    described = models.architecture(name)
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: {key}: must be a mapping")
+    _check_keys(entry, ("architecture", "training", *SCALES), where, f"{key}.")
+    sections = {"architecture": described.model_fields, "training": Training.model_fields}
+    home: dict[str, str] = {}
+    for section in ("architecture", "training", scale):
+        if not isinstance(entry[section], dict):
+            raise UserError(f"{where}: {key}.{section}: must be a mapping ({{}} if empty)")
+        known = sections.get(section) or (
+            [*described.model_fields, *Training.model_fields] if section == scale else []
+        )
+        for setting in entry[section]:
+            if setting not in known:
+                raise UserError(f"{where}: {key}.{section}: {_unknown('key', setting, known)}")
+            if setting in home:
+                raise UserError(
+                    f"{where}: {key}.{section}.{setting}: also stands in "
+                    f"{key}.{home[setting]}; keep one"
+                )
+            home[setting] = section
+    settings = {s: entry[section][s] for s, section in home.items()}
+    for section, fields in sections.items():
+        for setting in fields:
+            if setting not in settings:
+                raise UserError(
+                    f"{where}: {key}.{scale}: '{setting}' is missing "
+                    f"(it belongs there or in {key}.{section})"
+                )
+
+    def locate(setting: str) -> str:
+        first = setting.split("[")[0].split(".")[0]
+        place = f"{where}: {key}.{home.get(first, scale)}"
+        return f"{place}.{setting}" if setting else f"{where}: {key}.{scale}"
+
+    values = {s: settings[s] for s in described.model_fields}
+    _validate(described, values, locate)
+    training = _validate(Training, {s: settings[s] for s in Training.model_fields}, locate)
+    return Entry(name=name, scale=scale, architecture=values, training=training)
+
+
+def _validate(schema: type[AnySchema], values: Any, locate: Callable[[str], str]) -> AnySchema:
+    """Build a schema, or say in one line what is wrong with the first bad key.
+
+    Args:
+        schema: what to build.
+        values: a mapping.
+        locate: turns a key inside the schema ("" for the whole) into where the user wrote it.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        location, message = first["loc"], first["msg"].removeprefix("Value error, ")
+        key = ""
+        for part in location:
+            if isinstance(part, int):
+                key += f"[{part}]"
+            else:
+                key += f".{part}" if key else part
+        if first["type"] == "extra_forbidden":
+            known = _fields(schema, location[:-1])
+            message = _unknown("key", location[-1], known)
+        elif first["type"] == "missing":
+            message = "missing"
+        elif first["type"] != "value_error":
+            message = f"{message[0].lower()}{message[1:]}, not {first['input']!r}"
+        raise UserError(f"{locate(key)}: {message}") from None
+
+
+def _fields(schema: type[Schema], location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that are allowed at a location inside a schema."""
+    for part in location:
+        inner = schema.model_fields[str(part)].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, Schema)
+        schema = inner
+    return list(schema.model_fields)
+
+
+def _check_keys(mapping: Mapping[Any, Any], known: Iterable[str], where: str, prefix: str) -> None:
+    """Refuse unknown keys (with the nearest right one) and missing ones."""
+    known = list(known)
+    for key in mapping:
+        if key not in known:
+            raise UserError(f"{where}: {prefix}{key}: {_unknown('key', key, known)}")
+    for key in known:
+        if key not in mapping:
+            raise UserError(f"{where}: {prefix}{key}: missing")
+
+
+def _unknown(kind: str, name: Any, known: Iterable[str]) -> str:
+    """Say that a name is unknown, with the nearest known one, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"allowed: {', '.join(known) or 'none'}"
+    return f"unknown {kind} '{name}' ({hint})"

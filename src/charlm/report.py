@@ -1,0 +1,200 @@
+"""Tables and pictures from the files of the other stages; nothing here is measured.
+
+Everything in the page is text or inline SVG, so that the one file can be sent to somebody.
+"""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from charlm.encoding import SPLITS
+from charlm.errors import UserError
+from charlm.files import read_json
+
+HELD_OUT = (*SPLITS[1:], "holdout")
+WAYS = ("streaming", "windowed")
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that the pipeline knows of one model.
+
+    Attributes:
+        name: entry of the zoo.
+        metrics: content of metrics.json.
+        curve: rows of curve.csv as numbers.
+        sample: the drawn text.
+    """
+
+    name: str
+    metrics: dict[str, Any]
+    curve: list[dict[str, float]]
+    sample: str
+
+
+def read_result(folder: Path) -> Result:
+    """Read results/MODEL.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        table = (folder / "curve.csv").read_text(encoding="utf-8")
+        with (folder / "sample.txt").open(encoding="utf-8", newline="") as file:
+            sample = file.read()
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be read ({error.strerror}): run `dvc repro`"
+        ) from None
+    rows = csv.DictReader(io.StringIO(table))
+    curve = [{key: float(value) for key, value in row.items()} for row in rows]
+    return Result(folder.name, read_json(folder / "metrics.json"), curve, sample)
+
+
+def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row a model, best streaming validation loss first.
+
+    Args:
+        results: of all models in the zoo.
+        times: seconds of training by model, from the recorded benchmark of the scale in use; a
+            model that is not in it has None.
+    """
+    rows = [
+        {
+            "model": result.name,
+            "parameters": result.metrics["parameters"],
+            "context_length": result.metrics["context_length"],
+            **{
+                way: {
+                    split: {
+                        unit: result.metrics[way][split][unit]
+                        for unit in ("nats_per_char", "bits_per_char")
+                    }
+                    for split in HELD_OUT
+                }
+                for way in WAYS
+            },
+            "training_seconds": times.get(result.name),
+        }
+        for result in results
+    ]
+    return sorted(rows, key=lambda row: row["streaming"]["validation"]["nats_per_char"])
+
+
+def as_text(rows: list[dict[str, Any]]) -> str:
+    """Return the leaderboard as a table for a terminal."""
+    lines = [
+        "bits per character       streaming              windowed",
+        "model        parameters  validation  test       validation  test       training",
+    ]
+    for row in rows:
+        bits = [
+            row[way][split]["bits_per_char"] for way in WAYS for split in ("validation", "test")
+        ]
+        seconds = row["training_seconds"]
+        lines.append(
+            f"{row['model']:12} {row['parameters']:10,}  {bits[0]:<10.4f}  {bits[1]:<9.4f}  "
+            f"{bits[2]:<10.4f}  {bits[3]:<9.4f}  {'-' if seconds is None else f'{seconds:.0f} s'}"
+        )
+    return "\n".join(lines)
+
+
+def page(
+    results: list[Result],
+    rows: list[dict[str, Any]],
+    entropy: dict[str, Any],
+    machine: str,
+    scale: str,
+) -> str:
+    """Return report.html.
+
+    Args:
+        results: of all models in the zoo.
+        rows: their leaderboard.
+        entropy: content of results/entropy.json.
+        machine: that the training times were recorded on; "" if there are none.
+        scale: the budgets in use.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("charlm", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    by_name = {result.name: result for result in results}
+    ordered = [by_name[row["model"]] for row in rows]
+    return environment.get_template("report.html.j2").render(
+        rows=rows,
+        results=ordered,
+        entropy=entropy,
+        machine=machine,
+        scale=scale,
+        uniform=math.log2(entropy["symbols"]),
+        curves=_svg(_draw_curves(ordered)),
+        ladder=_svg(_draw_ladder(rows, entropy)),
+    )
+
+
+def _svg(figure: Figure) -> str:
+    """Return a figure as SVG, the same bytes every time."""
+    # Text stays text: it is found by a search, read aloud, and needs no font in the file.
+    with mpl.rc_context({"svg.hashsalt": "charlm", "svg.fonttype": "none"}):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _axes() -> tuple[Figure, Any]:
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _draw_curves(results: list[Result]) -> Figure:
+    """Draw the validation estimate of each model against the characters it was trained on."""
+    figure, axes = _axes()
+    for result in results:
+        seen = [row["characters"] for row in result.curve if row["characters"]]
+        bits = [row["validation_nats"] / math.log(2) for row in result.curve if row["characters"]]
+        axes.plot(seen, bits, marker=".", label=result.name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axes.set_xlabel("characters trained on")
+    axes.set_ylabel("validation, bits per character (estimate)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
+    """Draw the plug-in conditional entropies falling, and each model as a level beside them."""
+    figure, axes = _axes()
+    contexts = [row["order"] - 1 for row in entropy["plug_in"]]
+    bits = [row["conditional_bits_per_char"] for row in entropy["plug_in"]]
+    axes.step(contexts, bits, where="mid", color="0.45")
+    axes.plot(contexts, bits, "o", color="0.45", label="plug-in entropy of the text itself")
+    right = contexts[-1] + 0.6
+    for index, row in enumerate(rows):
+        level = row["streaming"]["holdout"]["bits_per_char"]
+        axes.axhline(level, color=f"C{index}", linewidth=1.5)
+        axes.annotate(
+            f" {row['model']} {level:.3f}", (right, level), color=f"C{index}", va="center"
+        )
+    axes.set_xlim(-0.5, right)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("characters of context")
+    axes.set_ylabel("bits per character")
+    axes.legend(frameon=False, loc="lower left")
+    return figure

@@ -1,0 +1,77 @@
+"""Text drawn one character at a time: one state-carrying loop for every model.
+
+Shapes: B samples drawn side by side, T time, V vocabulary.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from charlm.models.base import LanguageModel
+
+
+def restrict(
+    logits_BV: Tensor, temperature: float, top_k: int | None, top_p: float | None
+) -> Tensor:
+    """Return the probabilities to draw from, B x V.
+
+    The temperature divides the logits first; then only the `top_k` likeliest symbols stay, then
+    only the fewest likeliest symbols that hold a probability of `top_p` together (the nucleus of
+    Holtzman et al., 2020). Of equally likely symbols the one with the lower id comes first.
+
+    Args:
+        logits_BV: of the next character.
+        temperature: 0 puts all probability on the likeliest symbol (greedy).
+        top_k: at least 1, or None for all symbols.
+        top_p: in (0, 1], or None for all symbols.
+    """
+    if temperature == 0:
+        top_k, temperature = 1, 1.0
+    # A tiny temperature must not overflow: the likeliest symbol's logit is made 0 first.
+    logits_BV = logits_BV.double()
+    logits_BV = (logits_BV - logits_BV.max(dim=-1, keepdim=True).values) / temperature
+    probs_BV, order_BV = torch.softmax(logits_BV, dim=-1).sort(dim=-1, descending=True, stable=True)
+    if top_k is not None:
+        probs_BV[:, top_k:] = 0
+    if top_p is not None:
+        before_BV = probs_BV.cumsum(-1) - probs_BV
+        probs_BV[before_BV >= top_p * probs_BV.sum(-1, keepdim=True)] = 0
+    probs_BV = probs_BV / probs_BV.sum(-1, keepdim=True)
+    return torch.zeros_like(probs_BV).scatter(-1, order_BV, probs_BV)
+
+
+@torch.no_grad()
+def draw(
+    model: LanguageModel,
+    prompt_T: Tensor,
+    length: int,
+    samples: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Iterator[Tensor]:
+    """Yield `length` times the next character of each sample, ids of shape B.
+
+    The model reads the prompt once and then each drawn character once; its state remembers the
+    rest, so a recurrent model's cost does not grow with what was written.
+
+    Args:
+        model: in evaluation mode.
+        prompt_T: at least one id, on the model's device.
+        length: characters to draw after the prompt.
+        samples: number of samples, B, drawn independently from one generator.
+        generator: a CPU generator, so that a seed means the same text on any device.
+        temperature: as in `restrict`.
+        top_k: as in `restrict`.
+        top_p: as in `restrict`.
+    """
+    inputs_BT = prompt_T.expand(samples, -1)
+    state = None
+    for _ in range(length):
+        logits_BTV, state = model(inputs_BT, state)
+        probs_BV = restrict(logits_BTV[:, -1].cpu(), temperature, top_k, top_p)
+        ids_B = torch.multinomial(probs_BV, 1, generator=generator)[:, 0]
+        yield ids_B
+        inputs_BT = ids_B[:, None].to(prompt_T.device)

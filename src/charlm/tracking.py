@@ -1,0 +1,262 @@
+"""MLflow, beside the flow: the only module that imports it, and never a reason to stop training.
+
+Whatever goes wrong here is said once on standard error, and everything after it is left out.
+"""
+
+import hashlib
+import logging
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from charlm.files import read_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from charlm.training import Point
+
+FLUSH_S = 5.0
+"""Seconds between two batches of metrics, so that a run can be watched without slowing it."""
+
+MAX_METRICS = 1000
+"""Metrics that one call of log_batch may hold."""
+
+# A dead server must not hold training up: MLflow's own defaults retry for about four minutes a
+# call. A user's own settings stay.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+
+def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a model's weights, by which results find the run that made them."""
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+class Tracker:
+    """One connection to the tracking server of the environment, or to mlflow.db in the root.
+
+    Args:
+        experiment: name of the MLflow experiment, made if it does not exist.
+        root: the project's root.
+    """
+
+    def __init__(self, experiment: str, root: Path) -> None:
+        self._client: MlflowClient | None = None
+        self._experiment = experiment
+        self._root = root
+        self._run_id = ""
+        self._pending: list[tuple[str, float, int, int]] = []
+        self._flushed = time.monotonic()
+        self._guard(self._connect)
+
+    def start(
+        self,
+        name: str,
+        parameters: dict[str, Any],
+        tags: dict[str, str],
+        dataset: dict[str, str],
+    ) -> None:
+        """Open a run.
+
+        Args:
+            name: of the run.
+            parameters: nested mappings are flattened with dots.
+            tags: beside those for commit, stage, experiment and versions, which are added here.
+            dataset: name, digest and source of the corpus.
+        """
+        self._guard(lambda client: self._start(client, name, parameters, tags, dataset))
+
+    def point(self, point: "Point") -> None:
+        """Add a point of the loss curve; points are sent together every few seconds."""
+        stamp = int(time.time() * 1000)
+        values = {
+            "train_nats": point.train_nats,
+            "train_bits": point.train_nats / math.log(2),
+            "validation_nats": point.validation_nats,
+            "validation_bits": point.validation_nats / math.log(2),
+            "learning_rate": point.learning_rate,
+        }
+        self._pending += [(key, value, stamp, point.step) for key, value in values.items()]
+        too_many = len(self._pending) > MAX_METRICS - len(values)
+        if too_many or time.monotonic() - self._flushed > FLUSH_S:
+            self._guard(self._flush)
+
+    def finish(self, metrics: dict[str, float], tags: dict[str, str], files: list[Path]) -> None:
+        """Send what is left, attach files and close the run as finished."""
+        self._guard(lambda client: self._finish(client, metrics, tags, files))
+
+    def fail(self, status: str) -> None:
+        """Close the run as FAILED or KILLED."""
+        if self._run_id:
+            self._guard(lambda client: client.set_terminated(self._run_id, status))
+
+    def attach(self, weights: str, metrics: dict[str, float], files: list[Path]) -> None:
+        """Add the results of later stages to the newest run that made these weights, once.
+
+        Args:
+            weights: digest of the model's weights.
+            metrics: the final evaluation.
+            files: metrics.json and the sample.
+        """
+        self._guard(lambda client: self._attach(client, weights, metrics, files))
+
+    def _guard(self, action: "Callable[[MlflowClient], None]") -> None:
+        """Run an action; at the first failure say so and give tracking up."""
+        try:
+            if self._client is None and action != self._connect:
+                return
+            action(self._client)  # type: ignore[arg-type]  # _connect alone gets None
+        except Exception as error:
+            self._client = None
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            print(f"warning: MLflow tracking is off from here on: {reason}", file=sys.stderr)
+
+    def _connect(self, _: Any) -> None:
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        # Two workers that make the database at once would each find half of the other's tables.
+        with FileLock(self._root / ".mlflow.lock", timeout=60):
+            client = MlflowClient(uri or f"sqlite:///{self._root / 'mlflow.db'}")
+            found = client.get_experiment_by_name(self._experiment)
+            if found is None:
+                artifacts = None if uri else (self._root / "mlartifacts").as_uri()
+                self._experiment_id = client.create_experiment(self._experiment, artifacts)
+            else:
+                self._experiment_id = found.experiment_id
+        self._client = client
+
+    def _start(
+        self,
+        client: "MlflowClient",
+        name: str,
+        parameters: dict[str, Any],
+        tags: dict[str, str],
+        dataset: dict[str, str],
+    ) -> None:
+        from mlflow.entities import Dataset, DatasetInput, Param
+
+        tags = {**_surroundings(self._root), **tags}
+        run = client.create_run(self._experiment_id, tags=tags, run_name=name)
+        self._run_id = run.info.run_id
+        flat = [Param(key, str(value)) for key, value in _flatten(parameters)]
+        client.log_batch(self._run_id, params=flat)
+        source = f'{{"path": "{dataset["source"]}"}}'
+        corpus = Dataset(dataset["name"], dataset["digest"], "local", source)
+        client.log_inputs(self._run_id, datasets=[DatasetInput(corpus)])
+
+    def _flush(self, client: "MlflowClient") -> None:
+        from mlflow.entities import Metric
+
+        if self._pending:
+            client.log_batch(self._run_id, metrics=[Metric(*row) for row in self._pending])
+        self._pending.clear()
+        self._flushed = time.monotonic()
+
+    def _finish(
+        self,
+        client: "MlflowClient",
+        metrics: dict[str, float],
+        tags: dict[str, str],
+        files: list[Path],
+    ) -> None:
+        self._flush(client)
+        _log(client, self._run_id, metrics, tags)
+        for file in files:
+            client.log_artifact(self._run_id, str(file), "model")
+        client.set_terminated(self._run_id)
+
+    def _attach(
+        self, client: "MlflowClient", weights: str, metrics: dict[str, float], files: list[Path]
+    ) -> None:
+        runs = client.search_runs(
+            [self._experiment_id], f"tags.weights_sha256 = '{weights}'", max_results=1
+        )
+        content = b"\0".join(file.read_bytes() for file in files)
+        digest = hashlib.sha256(content).hexdigest()
+        # A model that DVC restored from its cache was trained in no run of this database.
+        if not runs or runs[0].data.tags.get("results_sha256") == digest:
+            return
+        run_id = runs[0].info.run_id
+        for file in files:
+            client.log_artifact(run_id, str(file), "results")
+        _log(client, run_id, metrics, {"results_sha256": digest})
+
+
+def _log(
+    client: "MlflowClient", run_id: str, metrics: dict[str, float], tags: dict[str, str]
+) -> None:
+    from mlflow.entities import Metric, RunTag
+
+    stamp = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, value, stamp, 0) for key, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+
+
+def _flatten(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((f"{prefix}{key}", value))
+    return flat
+
+
+def _surroundings(root: Path) -> dict[str, str]:
+    """Return tags that say where a run comes from."""
+    tags = {
+        "mlflow.source.name": "stages.train",
+        "mlflow.source.type": "LOCAL",
+        "dvc.stage": os.environ.get("DVC_STAGE", "by hand"),
+        "version.python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+    }
+    if name := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc.experiment"] = name
+        tags["dvc.baseline"] = os.environ.get("DVC_EXP_BASELINE_REV", "")
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is not None:
+        # What the pipeline itself writes does not make a tree dirty.
+        changes = _git(
+            root, "status", "--porcelain", "--", ".", ":!dvc.lock", ":!results", ":!reports"
+        )
+        tags["mlflow.source.git.commit"] = commit
+        tags["git.dirty"] = str(bool(changes)).lower()
+    return tags
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def evaluation_metrics(path: Path) -> dict[str, float]:
+    """Return metrics.json as MLflow metrics: streaming.test.bits_per_char and so on."""
+    content = read_json(path)
+    kept = {way: content[way] for way in ("windowed", "streaming")}
+    return {key: float(value) for key, value in _flatten(kept)}

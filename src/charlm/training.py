@@ -1,0 +1,201 @@
+"""fit(): one visible loop for every model. It knows nothing of files, DVC or MLflow.
+
+Shapes: B batch, T time, N length of a split.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from charlm import batches
+from charlm.errors import UserError
+from charlm.models.base import LanguageModel, State, detach
+
+if TYPE_CHECKING:
+    from charlm.params import Training
+
+UNBOUNDED_WINDOW = 512
+"""Characters in a window of the validation estimate for a model that carries its state."""
+
+CHARACTERS_A_PASS = 8192
+"""Characters that the validation estimate scores in one call of the model."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the loss curve, in nats per character.
+
+    Attributes:
+        step: optimiser steps taken.
+        characters: characters trained on so far, each counted as often as it was seen.
+        train_nats: mean over all characters since the point before; at step 0, of the first batch.
+        validation_nats: estimate on fixed windows of the validation split.
+        learning_rate: of the step just taken.
+    """
+
+    step: int
+    characters: int
+    train_nats: float
+    validation_nats: float
+    learning_rate: float
+
+
+def learning_rate_at(step: int, budget: "Training") -> float:
+    """Return the learning rate of a step, counted from 0.
+
+    Linear warm-up over `warmup` steps; constant until `decay_after` (a share of all steps); then
+    along a line or half a cosine to `final_learning_rate`, which step `steps` would have.
+    """
+    peak, final = budget.learning_rate, budget.final_learning_rate
+    if step < budget.warmup:
+        return peak * (step + 1) / (budget.warmup + 1)
+    start = max(budget.warmup, budget.decay_after * budget.steps)
+    if budget.decay == "none" or step < start:
+        return peak
+    done = (step - start) / (budget.steps - start)
+    if budget.decay == "linear":
+        return peak + (final - peak) * done
+    return final + (peak - final) * (1 + math.cos(math.pi * done)) / 2
+
+
+def make_optimizer(model: LanguageModel, budget: "Training") -> torch.optim.Optimizer:
+    """Return the optimiser; only matrices decay, as in nanoGPT, never biases and gains."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": budget.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if budget.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=budget.learning_rate)
+    kind = torch.optim.Adam if budget.optimizer == "adam" else torch.optim.AdamW
+    return kind(
+        groups, lr=budget.learning_rate, betas=(budget.betas[0], budget.betas[1]), fused=True
+    )
+
+
+def fit(
+    model: LanguageModel,
+    train_N: Tensor,
+    validation_N: Tensor,
+    budget: "Training",
+    seed: int,
+    report: Callable[[Point], None] = lambda point: None,
+    advance: Callable[[int, float], None] = lambda characters, nats: None,
+) -> list[Point]:
+    """Train a model in place and return its loss curve.
+
+    Args:
+        model: on the device that it is to be trained on; it is left in evaluation mode.
+        train_N: ids of the training split, on the same device.
+        validation_N: ids of the validation split, on the same device.
+        budget: how to train, and for how many steps.
+        seed: of the batches and of dropout.
+        report: called with each point of the curve as soon as it is known.
+        advance: called now and then with the characters trained on since the last call and the
+            mean training loss over them, for a progress display.
+
+    Raises:
+        UserError: the loss is not a finite number; nothing is returned then.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    optimizer = make_optimizer(model, budget)
+    stream = batches.KINDS[budget.batches](train_N, budget.batch, budget.block, generator)
+    carry = budget.batches == "streams"
+    show_every = max(1, min(100, budget.validate_every // 10))
+    curve: list[Point] = []
+    state: State = None
+    nats = torch.zeros((), dtype=torch.float64, device=train_N.device)
+    shown = torch.zeros_like(nats)
+    characters_a_step = budget.batch * budget.block
+    steps_since = steps_shown = 0
+
+    def add_point(step: int, mean_nats: float, rate: float) -> None:
+        point = Point(
+            step,
+            step * characters_a_step,
+            mean_nats,
+            estimate(model, validation_N, budget.block, budget.validation_characters),
+            rate,
+        )
+        curve.append(point)
+        report(point)
+
+    model.train()
+    for step in range(budget.steps):
+        rate = learning_rate_at(step, budget)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        inputs_BT, targets_BT, fresh = next(stream)
+        logits_BTV, state = model(inputs_BT, state if carry and not fresh else None)
+        loss = functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+        if step == 0:
+            add_point(0, float(loss.detach()), rate)
+        state = detach(state) if carry else None
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if budget.clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
+        optimizer.step()
+        # A loss stays on its device until it is shown, so that a GPU never waits for Python.
+        nats += loss.detach()
+        shown += loss.detach()
+        steps_since, steps_shown = steps_since + 1, steps_shown + 1
+        last = step + 1 == budget.steps
+        if steps_shown == show_every or last:
+            mean = float(shown) / steps_shown
+            if not math.isfinite(mean):
+                raise UserError(
+                    f"the training loss is {mean} at step {step + 1} (learning rate {rate:.3g}): "
+                    "nothing was saved; lower learning_rate or clip"
+                )
+            advance(steps_shown * characters_a_step, mean)
+            shown.zero_()
+            steps_shown = 0
+        if (step + 1) % budget.validate_every == 0 or last:
+            add_point(step + 1, float(nats) / steps_since, rate)
+            nats.zero_()
+            steps_since = 0
+    model.eval()
+    return curve
+
+
+@torch.no_grad()
+def estimate(model: LanguageModel, ids_N: Tensor, block: int, characters: int) -> float:
+    """Return nats per character on windows spread evenly over a split, the same ones every time.
+
+    An estimate to watch a run by, never a result: charlm.evaluation scores every target.
+
+    Args:
+        model: a model without bounds on its context gets longer windows, because it is at home in
+            long streams.
+        ids_N: the split, on the model's device.
+        block: the training block.
+        characters: about how many to score.
+    """
+    was_training = model.training
+    model.eval()
+    targets = len(ids_N) - 1
+    length = min(block if model.context_length else max(block, UNBOUNDED_WINDOW), targets)
+    count = max(1, min(characters, targets) // length)
+    starts_W = torch.linspace(0, targets - length, count, device=ids_N.device).long()
+    offsets_T = torch.arange(length + 1, device=ids_N.device)
+    total, count = 0.0, 0
+    for some_W in starts_W.split(max(1, CHARACTERS_A_PASS // length)):
+        taken = ids_N[some_W[:, None] + offsets_T].long()
+        inputs_BT, targets_BT = taken[:, :-1], taken[:, 1:]
+        logits_BTV, _ = model(inputs_BT)
+        total += float(
+            functional.cross_entropy(
+                logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"
+            )
+        )
+        count += targets_BT.numel()
+    model.train(was_training)
+    return total / count

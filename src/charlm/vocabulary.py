@@ -1,0 +1,98 @@
+"""The vocabulary: symbols in code point order, numbered from 0."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm.errors import UserError
+from charlm.files import read_json, write_json
+
+MAX_SYMBOLS = 1 << 16
+"""Ids are stored in at most 16 bits."""
+
+
+class Vocabulary:
+    """Maps characters (Unicode code points) to ids and back.
+
+    >>> vocabulary = Vocabulary("abn")
+    >>> vocabulary.encode("banana").tolist()
+    [1, 0, 2, 0, 2, 0]
+    >>> vocabulary.decode([1, 0, 2])
+    'ban'
+
+    Args:
+        symbols: each symbol once, in ascending order of code points.
+
+    Raises:
+        UserError: the symbols are not sorted and distinct, or there are more than 65,536.
+    """
+
+    def __init__(self, symbols: str) -> None:
+        if list(symbols) != sorted(set(symbols)):
+            raise UserError("a vocabulary must hold each symbol once, in code point order")
+        if len(symbols) > MAX_SYMBOLS:
+            raise UserError(f"{len(symbols):,} different symbols (at most {MAX_SYMBOLS:,})")
+        self.symbols = symbols
+        self._code_points = _code_points(symbols)
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return the vocabulary of a text: all its symbols."""
+        return cls("".join(chr(point) for point in np.unique(_code_points(text))))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        content = read_json(path)
+        symbols = content.get("symbols") if isinstance(content, dict) else None
+        if not isinstance(symbols, str):
+            raise UserError(f"{path} is damaged (no symbols): remove it and run `dvc repro`")
+        return cls(symbols)
+
+    def save(self, path: Path) -> None:
+        """Write the symbols as JSON."""
+        write_json(path, {"size": len(self), "symbols": self.symbols})
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """The smallest unsigned integer that holds every id."""
+        return np.uint8 if len(self) <= 256 else np.uint16
+
+    @property
+    def bytes_of_ids(self) -> NDArray[np.int64]:
+        """Length in UTF-8 of each symbol, by id."""
+        return np.array([len(symbol.encode("utf-8")) for symbol in self.symbols], dtype=np.int64)
+
+    def encode(self, text: str) -> NDArray[np.uint8 | np.uint16]:
+        """Return the ids of a text.
+
+        Raises:
+            UserError: a symbol is not in the vocabulary; the message has it and its position.
+        """
+        points = _code_points(text)
+        ids = np.searchsorted(self._code_points, points)
+        known = np.append(self._code_points, 0)[ids] == points if len(self) else points < 0
+        if not known.all():
+            position = int(np.argmin(known))
+            raise UserError(
+                f"symbol {text[position]!r} (U+{ord(text[position]):04X}) at position {position} "
+                f"is not in the vocabulary (its {len(self)} symbols: {self.symbols!r})"
+            )
+        return ids.astype(self.dtype)
+
+    def decode(self, ids: "list[int] | NDArray[np.integer]") -> str:
+        """Return the text of some ids."""
+        return "".join(self.symbols[i] for i in ids)
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)

@@ -1,0 +1,62 @@
+"""Gather all results into the leaderboard and the report."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charlm import params, report, tracking
+from charlm.cli import one_line_errors
+from charlm.files import project_root, read_json, write_json, write_text
+
+MODELS, RESULTS, OUTPUT = Path("models"), Path("results"), Path("reports")
+TIMES = Path("benchmarks/training_time.json")
+
+
+@click.command()
+@one_line_errors
+def main() -> None:
+    r"""Write reports/leaderboard.json, validation_bits_per_char.json and report.html.
+
+    Evaluation and sample are also added to the MLflow runs that trained the models.
+
+    \b
+    Example:
+      python -m stages.report
+    """
+    settings = params.load()
+    results = [report.read_result(RESULTS / name) for name in settings.zoo]
+    recorded = read_json(TIMES)
+    times = recorded["seconds"] if recorded["scale"] == settings.scale else {}
+    rows = report.leaderboard(results, times)
+    write_json(OUTPUT / "leaderboard.json", rows)
+    # One number a model: `dvc metrics show` and `dvc exp show` make a column of each.
+    bits = {row["model"]: row["streaming"]["validation"]["bits_per_char"] for row in rows}
+    write_json(OUTPUT / "validation_bits_per_char.json", bits)
+    machine = recorded["machine"] if times else ""
+    entropy = read_json(RESULTS / "entropy.json")
+    write_text(OUTPUT / "report.html", report.page(results, rows, entropy, machine, settings.scale))
+    track(settings)
+    best = rows[0]["streaming"]["validation"]["bits_per_char"]
+    click.echo(
+        f"report: {OUTPUT / 'report.html'}; best of {len(rows)}: {rows[0]['model']}, "
+        f"{best:.4f} bits per character (validation, streaming)",
+        err=True,
+    )
+
+
+def track(settings: params.Params) -> None:
+    """Add what later stages found to each model's MLflow run."""
+    tracker = tracking.Tracker(settings.corpus.name, project_root())
+    for name in settings.zoo:
+        folder = RESULTS / name
+        metrics: dict[str, Any] = tracking.evaluation_metrics(folder / "metrics.json")
+        tracker.attach(
+            tracking.weights_digest(MODELS / name),
+            metrics,
+            [folder / "metrics.json", folder / "sample.txt"],
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Draw text from one model: a stage of the pipeline and a command for people."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charlm import params
+from charlm.cli import one_line_errors
+from charlm.errors import UserError
+from charlm.files import write_text
+
+MODELS = Path("models")
+
+
+@click.command()
+@click.option("--model", "name", required=True, help="A folder of models/.")
+@click.option("--prompt", help="Text to go on from.")
+@click.option("--length", type=int, help="Characters to draw.")
+@click.option("--temperature", type=float, help="0 is greedy; below 1 safer, above 1 wilder.")
+@click.option("--top-k", type=int, help="Draw among the k likeliest symbols only.")
+@click.option(
+    "--top-p", type=float, help="Draw among the likeliest symbols of total probability p."
+)
+@click.option("--samples", type=int, help="How many texts to draw side by side.")
+@click.option("--seed", type=int, help="Same seed, same text.")
+@click.option("--stream", is_flag=True, help="Print each character as it is drawn.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="File to write instead of printing."
+)
+@one_line_errors
+def main(name: str, output: Path | None, stream: bool, seed: int | None, **given: Any) -> None:
+    r"""Print text drawn from a trained model; what is not given comes from params.yaml.
+
+    \b
+    Examples:
+      python -m stages.sample --model lstm --prompt "ROMEO:" --stream
+      python -m stages.sample --model gpt --temperature 0.5 --top-k 5 --samples 3
+    """
+    settings = params.load()
+    settings.model(name)
+    chosen = params.override(settings.sampling, given)
+    seed = settings.seeds.sampling if seed is None else seed
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed: must be from 0 to 2^63 - 1, not {seed}")
+    if stream and (chosen.samples > 1 and given["samples"] is not None):
+        raise UserError("--stream prints one text: leave out --samples")
+    if stream and output:
+        raise UserError("--stream prints and --output writes: give one of them")
+    if stream:
+        chosen = chosen.model_copy(update={"samples": 1})
+
+    import torch
+
+    from charlm import checkpoint, sampling
+    from charlm.models.base import pick_device
+
+    torch.use_deterministic_algorithms(True)
+    device = pick_device()
+    model, config = checkpoint.load(MODELS / name, device)
+    vocabulary = config.vocabulary
+    try:
+        prompt = torch.tensor(vocabulary.encode(chosen.prompt)).long().to(device)
+    except UserError as error:
+        raise UserError(f"prompt: {error}") from None
+    drawn = sampling.draw(
+        model,
+        prompt,
+        chosen.length,
+        chosen.samples,
+        torch.Generator().manual_seed(seed),
+        chosen.temperature,
+        chosen.top_k,
+        chosen.top_p,
+    )
+    if stream:
+        click.echo(chosen.prompt, nl=False)
+        for ids_B in drawn:
+            click.echo(vocabulary.decode(ids_B.tolist()), nl=False)
+        click.echo()
+        return
+    columns = torch.stack(list(drawn), dim=1)
+    texts = [chosen.prompt + vocabulary.decode(row) for row in columns.tolist()]
+    text = "\n\n".join(
+        f"=== sample {number} of {len(texts)} ===\n{body}"
+        for number, body in enumerate(texts, start=1)
+    )
+    if output:
+        write_text(output, text + "\n")
+    else:
+        click.echo(text if len(texts) > 1 else texts[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A copy of the project to run in: `python -m tests.workspace FOLDER` runs it at scale smoke."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def copy_project(destination: Path, **changes: Any) -> Path:
+    """Copy what git tracks or would track, with some keys of params.yaml changed.
+
+    Files of the user's own that params.yaml names relative to the project keep meaning the same.
+    """
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (PROJECT / name).is_file():
+            target = destination / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, target)
+    (destination / "dvc.lock").unlink(missing_ok=True)
+    change(destination, **changes)
+    return destination
+
+
+def change(folder: Path, **changes: Any) -> None:
+    """Set keys of a copy's params.yaml; models__lstm__smoke__steps=3 is models.lstm.smoke.steps."""
+    path = folder / "params.yaml"
+    yaml = YAML()
+    content = yaml.load(path)
+    corpus = content["corpus"]
+    corpus["sources"] = [
+        source if "://" in source else str(PROJECT / source) for source in corpus["sources"]
+    ]
+    for name, value in changes.items():
+        *parents, last = name.split("__")
+        inner = content
+        for parent in parents:
+            inner = inner[parent]
+        inner[last] = value
+    with path.open("w") as file:
+        yaml.dump(content, file)
+
+
+def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command in a copy, as its user would, with this environment's Python first."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=kept, stdin=subprocess.DEVNULL
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def main(folder: Path) -> None:
+    """Run the whole graph from nothing, showing what it shows."""
+    shutil.rmtree(folder, ignore_errors=True)
+    copy_project(folder, scale="smoke")
+    (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    started = time.perf_counter()
+    for command in (["dvc", "repro"], [sys.executable, "-m", "charlm.summary"]):
+        subprocess.run(command, cwd=folder, check=True)
+    print(f"\nthe whole graph took {time.perf_counter() - started:.0f} s in {folder}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

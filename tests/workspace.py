@@ -10,7 +10,15 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from charlm import params
+
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+def at_scale(scale: str) -> params.Params:
+    """Return the committed params.yaml with another scale."""
+    content = YAML(typ="safe", pure=True).load(PROJECT / "params.yaml")
+    return params.parse({**content, "scale": scale}, "params.yaml")
 
 
 def copy_project(destination: Path, **changes: Any) -> Path:

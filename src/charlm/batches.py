@@ -42,11 +42,16 @@ def streams(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -
     are cut at other places every time.
 
     Args:
-        ids_N: the split, at least batch * block + block characters, on any device.
+        ids_N: the split, at least (batch + 1) * block characters, on any device.
         batch: number of streams, B.
         block: characters a piece, T; gradients end at its start, the state goes on.
         generator: a CPU generator.
+
+    Raises:
+        ValueError: the split is shorter than that.
     """
+    if len(ids_N) < (batch + 1) * block:
+        raise ValueError(f"{len(ids_N)} characters are too few for {batch} streams of {block}")
     while True:
         start = int(torch.randint(block, (), generator=generator))
         length = (len(ids_N) - start - 1) // batch // block * block

@@ -68,7 +68,7 @@ def load(folder: Path, device: torch.device) -> tuple[LanguageModel, Config]:
     try:
         config = Config(**content)
         model = config.build()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder / CONFIG} is damaged ({reason}): {mend}") from None
     try:

@@ -38,8 +38,7 @@ def architecture(name: str) -> type[schema.Schema]:
     Raises:
         UserError: there is no such model.
     """
-    if name not in names():
-        raise UserError(f"unknown model '{name}' (allowed: {', '.join(names())})")
+    _check(name)
     path = FOLDER / f"{name}.py"
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     tree.body = [
@@ -60,7 +59,16 @@ def build(name: str, vocabulary_size: int, block: int, settings: dict[str, Any])
         vocabulary_size: number of symbols, V.
         block: length of the windows that it is trained on, in characters.
         settings: the keys of the file's `Architecture`.
+
+    Raises:
+        UserError: there is no such model.
     """
+    _check(name)
     module = importlib.import_module(f"{__name__}.{name}")
     model: LanguageModel = module.Model(vocabulary_size, block, module.Architecture(**settings))
     return model
+
+
+def _check(name: str) -> None:
+    if name not in names():
+        raise UserError(f"unknown model '{name}' (allowed: {', '.join(names())})")

@@ -1,0 +1,199 @@
+import copy
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from charlm import models, params
+from charlm.errors import UserError
+from charlm.params import Training
+from tests.workspace import PROJECT
+
+
+@pytest.fixture
+def content():
+    return YAML(typ="safe", pure=True).load(PROJECT / "params.yaml")
+
+
+def message(content) -> str:
+    with pytest.raises(UserError) as caught:
+        params.parse(content, "params.yaml")
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def set_key(content, key, value):
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content[parent]
+    content[last] = value
+
+
+def test_the_committed_file_is_good_at_every_scale(content):
+    for scale in params.SCALES:
+        parsed = params.parse({**content, "scale": scale}, "params.yaml")
+        assert set(parsed.zoo) <= set(parsed.models)
+        assert {entry.scale for entry in parsed.models.values()} == {scale}
+
+
+def test_scale_picks_the_budget(content):
+    quick = params.parse(content, "p").model("gpt")
+    full = params.parse({**content, "scale": "full"}, "p").model("gpt")
+    assert (quick.architecture["width"], quick.training.batch) == (128, 12)
+    assert (full.architecture["width"], full.training.batch) == (384, 64)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("scale", "quik", "params.yaml: scale: input should be 'smoke', 'quick' or 'full'"),
+        ("sead", 1, "params.yaml: sead: unknown key 'sead' (did you mean 'seeds'?)"),
+        ("corpus.pth", "x", "params.yaml: corpus.pth: unknown key 'pth' (did you mean 'path'?)"),
+        ("split.train", 0.8, "params.yaml: split: train, validation and test must sum to 1"),
+        ("split.test", "x", "params.yaml: split.test: input should be a valid number, not 'x'"),
+        ("entropy.orders", [2, 1], "params.yaml: entropy: orders must ascend"),
+        ("entropy.orders", [0], "params.yaml: entropy.orders[0]: input should be greater"),
+        ("seeds.training", -1, "params.yaml: seeds.training: input should be greater"),
+        ("seeds.training", True, "params.yaml: seeds.training: input should be a valid integer"),
+        ("sampling.top_k", 0, "params.yaml: sampling.top_k: input should be greater"),
+        ("sampling.top_p", 1.5, "params.yaml: sampling.top_p: input should be less"),
+        ("sampling.prompt", "", "params.yaml: sampling.prompt: string should have at least 1"),
+        ("zoo", ["lstn"], "params.yaml: zoo[0]: unknown model 'lstn' (did you mean 'lstm'?)"),
+        ("zoo", ["lstm", "lstm"], "params.yaml: zoo[1]: 'lstm' is named twice"),
+        ("zoo", [], "params.yaml: zoo: must name at least one model"),
+        ("zoo", "lstm", "params.yaml: zoo: input should be a valid list"),
+        ("models", [], "params.yaml: models: must be a mapping"),
+        ("models.lstn", {}, "params.yaml: models: unknown model 'lstn' (did you mean 'lstm'?)"),
+        ("models.lstm", 3, "params.yaml: models.lstm: must be a mapping"),
+        ("models.lstm.quik", {}, "params.yaml: models.lstm.quik: unknown key 'quik' (did you"),
+        ("models.lstm.quick", None, "params.yaml: models.lstm.quick: must be a mapping"),
+        (
+            "models.lstm.quick.stesp",
+            1,
+            "params.yaml: models.lstm.quick: unknown key 'stesp' (did you mean 'steps'?)",
+        ),
+        (
+            "models.lstm.quick.batch",
+            8,
+            "params.yaml: models.lstm.quick.batch: also stands in models.lstm.training; keep one",
+        ),
+        (
+            "models.gpt.quick.heads",
+            3,
+            "params.yaml: models.gpt.quick: heads (3) must divide width (128)",
+        ),
+        (
+            "models.gpt.full.heads",
+            5,
+            "params.yaml: models.gpt.full: heads (5) must divide width (384)",
+        ),
+        (
+            "models.lstm.quick.steps",
+            0,
+            "params.yaml: models.lstm.quick.steps: input should be greater than or equal to 1",
+        ),
+        (
+            "models.lstm.quick.steps",
+            "many",
+            "params.yaml: models.lstm.quick.steps: input should be a valid integer, not 'many'",
+        ),
+        (
+            "models.lstm.training.learning_rate",
+            float("nan"),
+            "params.yaml: models.lstm.training.learning_rate: input should be ",
+        ),
+        (
+            "models.lstm.training.betas",
+            [0.9, 1.0],
+            "params.yaml: models.lstm.training.betas[1]: input should be less than 1",
+        ),
+        (
+            "models.gpt.quick.warmup",
+            2000,
+            "params.yaml: models.gpt.quick: warmup (2000) must be below steps (2000)",
+        ),
+    ],
+)
+def test_each_mistake_is_one_line_naming_file_and_key(content, key, value, expected):
+    set_key(content, key, value)
+    assert message(content).startswith(expected)
+
+
+def test_a_missing_key_says_where_it_belongs(content):
+    del content["models"]["lstm"]["quick"]["steps"]
+    assert message(content) == (
+        "params.yaml: models.lstm.quick: 'steps' is missing "
+        "(it belongs there or in models.lstm.training)"
+    )
+    del content["seeds"]
+    assert message(content) == "params.yaml: seeds: missing"
+
+
+def test_every_key_is_needed(content):
+    """There is no default outside params.yaml: without any one key the file is refused."""
+
+    def paths(mapping, prefix=()):
+        for key, value in mapping.items():
+            yield (*prefix, key)
+            if isinstance(value, dict):
+                yield from paths(value, (*prefix, key))
+
+    for path in list(paths(content)):
+        if path == ("models",) or (path[0] == "models" and len(path) == 2):
+            continue
+        broken = copy.deepcopy(content)
+        inner = broken
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+        assert "missing" in message(broken), path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("scale: [", "line 1"),
+        ("a: 1\na: 2\n", "not valid YAML"),
+        ("- 1", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("!!python/object:os.system x", "not valid YAML"),
+    ],
+)
+def test_broken_yaml_is_one_line(tmp_path, text, expected):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        params.load(path)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_not_utf8_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="run this in the project's folder"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="not UTF-8"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_sizes_and_habits_share_no_key():
+    """A scale section mixes them, so that a shared name would mean two things."""
+    for name in models.names():
+        assert not set(models.architecture(name).model_fields) & set(Training.model_fields)
+
+
+def test_the_architecture_read_without_torch_is_the_files_own():
+    for name in models.names():
+        module = __import__(f"charlm.models.{name}", fromlist=["Architecture"])
+        read = models.architecture(name)
+        assert read.model_json_schema() == module.Architecture.model_json_schema()
+
+
+def test_the_check_imports_neither_torch_nor_mlflow():
+    code = (
+        "import sys; from charlm import params; params.load();"
+        "sys.exit(bool({'torch', 'mlflow', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

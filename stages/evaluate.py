@@ -27,10 +27,9 @@ def main(name: str) -> None:
     import torch
 
     from charlm import checkpoint, evaluation
-    from charlm.models.base import pick_device
+    from charlm.models.base import start_torch
 
-    torch.use_deterministic_algorithms(True)
-    device = pick_device()
+    device = start_torch()
     model, config = checkpoint.load(MODELS / name, device)
     bytes_of_targets = config.vocabulary.bytes_of_ids[ids[1:]]
     parts = {

@@ -16,7 +16,7 @@ TIMES = Path("benchmarks/training_time.json")
 @click.command()
 @one_line_errors
 def main() -> None:
-    r"""Write reports/leaderboard.json, validation_bits_per_char.json and report.html.
+    r"""Write report.html, leaderboard.json and what DVC shows and plots, into reports/.
 
     Evaluation and sample are also added to the MLflow runs that trained the models.
 
@@ -33,6 +33,7 @@ def main() -> None:
     # One number a model: `dvc metrics show` and `dvc exp show` make a column of each.
     bits = {row["model"]: row["streaming"]["validation"]["bits_per_char"] for row in rows}
     write_json(OUTPUT / "validation_bits_per_char.json", bits)
+    write_json(OUTPUT / "curves.json", report.joined_curves(results))
     machine = recorded["machine"] if times else ""
     entropy = read_json(RESULTS / "entropy.json")
     write_text(OUTPUT / "report.html", report.page(results, rows, entropy, machine, settings.scale))

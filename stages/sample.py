@@ -53,10 +53,9 @@ def main(name: str, output: Path | None, stream: bool, seed: int | None, **given
     import torch
 
     from charlm import checkpoint, sampling
-    from charlm.models.base import pick_device
+    from charlm.models.base import start_torch
 
-    torch.use_deterministic_algorithms(True)
-    device = pick_device()
+    device = start_torch()
     model, config = checkpoint.load(MODELS / name, device)
     vocabulary = config.vocabulary
     try:

@@ -49,12 +49,11 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     import torch
 
     from charlm import checkpoint, tracking, training
-    from charlm.models.base import pick_device
+    from charlm.models.base import start_torch
     from charlm.vocabulary import Vocabulary
 
     budget, root = entry.training, project_root()
-    device = pick_device()
-    torch.use_deterministic_algorithms(True)
+    device = start_torch()
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
     config = checkpoint.Config(
         model=entry.name,

@@ -24,7 +24,7 @@ def at_scale(scale: str) -> params.Params:
 def copy_project(destination: Path, **changes: Any) -> Path:
     """Copy what git tracks or would track, with some keys of params.yaml changed.
 
-    Files of the user's own that params.yaml names relative to the project keep meaning the same.
+    Sources of the corpus that are relative to the project keep meaning the same files.
     """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -38,7 +38,9 @@ def copy_project(destination: Path, **changes: Any) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, target)
     (destination / "dvc.lock").unlink(missing_ok=True)
-    change(destination, **changes)
+    sources = at_scale("smoke").corpus.sources
+    absolute = [source if "://" in source else str(PROJECT / source) for source in sources]
+    change(destination, **{"corpus__sources": absolute, **changes})
     return destination
 
 
@@ -47,10 +49,6 @@ def change(folder: Path, **changes: Any) -> None:
     path = folder / "params.yaml"
     yaml = YAML()
     content = yaml.load(path)
-    corpus = content["corpus"]
-    corpus["sources"] = [
-        source if "://" in source else str(PROJECT / source) for source in corpus["sources"]
-    ]
     for name, value in changes.items():
         *parents, last = name.split("__")
         inner = content

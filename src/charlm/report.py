@@ -6,6 +6,7 @@ Everything in the page is text or inline SVG, so that the one file can be sent t
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,23 @@ def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, 
     return sorted(rows, key=lambda row: row["streaming"]["validation"]["nats_per_char"])
 
 
+def joined_curves(results: list[Result]) -> list[dict[str, float | None]]:
+    """Return the validation estimates of all models as one table for `dvc plots`.
+
+    A row has the characters trained on and a column a model, in bits per character, which is None
+    in the rows of other models.
+    """
+    return [
+        {"characters": row["characters"]}
+        | {
+            other.name: row["validation_nats"] / math.log(2) if other is result else None
+            for other in results
+        }
+        for result in results
+        for row in result.curve
+    ]
+
+
 def as_text(rows: list[dict[str, Any]]) -> str:
     """Return the leaderboard as a table for a terminal."""
     lines = [
@@ -138,19 +156,20 @@ def page(
         machine=machine,
         scale=scale,
         uniform=math.log2(entropy["symbols"]),
-        curves=_svg(_draw_curves(ordered)),
-        ladder=_svg(_draw_ladder(rows, entropy)),
+        curves=_svg(_draw_curves(ordered), "curves"),
+        ladder=_svg(_draw_ladder(rows, entropy), "ladder"),
     )
 
 
-def _svg(figure: Figure) -> str:
-    """Return a figure as SVG, the same bytes every time."""
+def _svg(figure: Figure, name: str) -> str:
+    """Return a figure as SVG, the same bytes every time; its ids begin with its name."""
     # Text stays text: it is found by a search, read aloud, and needs no font in the file.
     with mpl.rc_context({"svg.hashsalt": "charlm", "svg.fonttype": "none"}):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    # Matplotlib numbers its ids from 1 in every picture, and a page may hold an id once.
+    return re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", text[text.index("<svg") :])
 
 
 def _axes() -> tuple[Figure, Any]:

@@ -50,8 +50,10 @@ def detach(state: State) -> State:
     return state
 
 
-def pick_device() -> torch.device:
-    """Return the fastest device of this machine: cuda, then mps, then cpu."""
+def start_torch() -> torch.device:
+    """Make torch deterministic and return the fastest device of this machine: cuda, mps or cpu."""
+    # The same as use_deterministic_algorithms(True), which imports the compiler too (1 s).
+    torch.set_deterministic_debug_mode("error")
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

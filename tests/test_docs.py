@@ -1,0 +1,119 @@
+"""What the documents say exists: commands, options, make targets, parameters and files."""
+
+import importlib
+import itertools
+import re
+import shlex
+import subprocess
+
+import click
+import pytest
+from ruamel.yaml import YAML
+
+from charlm import params
+from tests.workspace import PROJECT
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+TARGETS = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+
+
+def commands() -> list[str]:
+    """Return the lines of the documents' shell blocks that are commands (their prompt is $)."""
+    found = []
+    for document in DOCUMENTS:
+        blocks = re.findall(r"```(?:console|sh)\n(.*?)```", (PROJECT / document).read_text(), re.S)
+        for block in blocks:
+            joined = block.replace("\\\n", " ")
+            lines = joined.splitlines()
+            prompted = [line[2:] for line in lines if line.startswith("$ ")]
+            found += prompted or [line for line in lines if line.strip()]
+    return found
+
+
+def words(command: str) -> list[str]:
+    return shlex.split(command, comments=True)
+
+
+def test_the_documents_have_commands():
+    assert len(commands()) > 15
+
+
+@pytest.mark.parametrize("command", sorted(set(commands())))
+def test_a_command_of_the_documents_exists(command):
+    first, *rest = words(command)
+    while "=" in first:
+        first, *rest = rest
+    if first == "make":
+        assert all(word in TARGETS for word in rest if "=" not in word), command
+    elif first in ("python", "python3"):
+        assert rest[0] == "-m"
+        if rest[1] in ("venv", "pip", "mlflow"):
+            return
+        module = importlib.import_module(rest[1])
+        if isinstance(module.main, click.Command):
+            module.main.make_context(rest[1], rest[2:])
+    elif first == "dvc":
+        check_dvc(rest)
+    else:
+        assert first in ("git", "cd", "source", "pip", "mlflow"), command
+
+
+def check_dvc(rest: list[str]) -> None:
+    """Ask DVC's own parser, and check every -S against the schema of params.yaml."""
+    from dvc.cli import parse_args
+
+    parse_args(rest)
+    overrides = [value for flag, value in itertools.pairwise(rest) if flag == "-S"]
+    yaml = YAML(typ="safe", pure=True)
+    content = yaml.load(PROJECT / "params.yaml")
+    for override in overrides:
+        key, value = override.split("=", 1)
+        inner = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            inner = inner[parent]
+        assert last in inner, override
+        # DVC's choice sweeps queue one experiment a value.
+        sweep = re.fullmatch(r"[^\[,]+(,[^,]+)+", value)
+        inner[last] = yaml.load(value.split(",")[0] if sweep else value)
+    params.parse(content, "README.md")
+
+
+def test_the_file_map_names_files_that_exist():
+    text = (PROJECT / "README.md").read_text()
+    block = re.search(r"## Files\n.*?```\n(.*?)```", text, re.S)
+    assert block
+    produced = {"models/", "reports/", "results/", "data/"}
+    for line in block[1].splitlines():
+        name = line.split()[0]
+        if name not in produced:
+            assert (PROJECT / name).exists(), name
+
+
+def test_make_alone_lists_every_target():
+    output = subprocess.run(
+        ["make"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+    for target in TARGETS:
+        assert re.search(rf"^  make {target} +\w", output, re.MULTILINE), target
+
+
+def test_an_unsuitable_python_gets_one_line(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_text((PROJECT / name).read_text())
+    old = tmp_path / "python-old"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.18\nexit 1\n')
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "charlm needs Python 3.11 or newer, but" in done.stderr
+    assert "is Python 3.9.18" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_lock_pins_every_version_for_every_platform():
+    lines = (PROJECT / "requirements.lock").read_text().splitlines()
+    assert "torch==2.13.0" in lines
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)

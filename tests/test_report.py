@@ -1,0 +1,111 @@
+import copy
+import json
+import math
+import re
+
+import pytest
+
+from charlm import report
+from charlm.errors import UserError
+
+LEAF = {
+    "nats_per_char": 1.5,
+    "bits_per_char": 1.5 / math.log(2),
+    "bits_per_byte": 2.0,
+    "perplexity": 4.5,
+    "accuracy": 0.5,
+    "characters": 10,
+}
+ENTROPY = {
+    "characters": 100,
+    "symbols": 65,
+    "plug_in": [
+        {"order": n, "bits_per_char": 5 / n, "conditional_bits_per_char": 5 / n} for n in (1, 2, 3)
+    ],
+}
+
+
+def result(name, nats, sample="ROMEO: hello"):
+    splits = dict.fromkeys(report.HELD_OUT, LEAF)
+    metrics = {
+        "model": name,
+        "parameters": 1234,
+        "context_length": None,
+        "windowed": copy.deepcopy(splits),
+        "streaming": copy.deepcopy(splits),
+    }
+    metrics["streaming"]["validation"] = {
+        **LEAF,
+        "nats_per_char": nats,
+        "bits_per_char": nats / math.log(2),
+    }
+    curve = [{"characters": c, "validation_nats": 4.0 - c / 200} for c in (0.0, 100.0, 200.0)]
+    return report.Result(name, metrics, curve, sample)
+
+
+RESULTS = [result("worse", 2.0), result("better", 1.0), result("middle", 1.2)]
+
+
+def test_the_best_streaming_validation_loss_comes_first():
+    rows = report.leaderboard(RESULTS, {"better": 130.0})
+    assert [row["model"] for row in rows] == ["better", "middle", "worse"]
+    assert rows[0]["streaming"]["validation"]["nats_per_char"] == 1.0
+    assert rows[0]["windowed"]["holdout"] == {
+        "nats_per_char": 1.5,
+        "bits_per_char": 1.5 / math.log(2),
+    }
+    assert [row["training_seconds"] for row in rows] == [130.0, None, None]
+
+
+def test_the_terminal_table_has_a_line_a_model():
+    lines = report.as_text(report.leaderboard(RESULTS, {"better": 130.0})).splitlines()
+    assert len(lines) == 5
+    assert re.match(r"better +1,234  1\.4427 .* 130 s$", lines[2])
+    assert lines[3].endswith(" -")
+
+
+def page(results=RESULTS):
+    rows = report.leaderboard(results, {})
+    return report.page(results, rows, ENTROPY, "", "smoke")
+
+
+def test_the_page_is_self_contained_and_the_same_every_time():
+    html = page()
+    assert html == page()
+    assert "<svg" in html
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
+    assert "url(http" not in html
+
+
+def test_ids_of_the_pictures_do_not_collide():
+    ids = re.findall(r' id="([^"]+)"', page())
+    repeated = {name for name in ids if ids.count(name) > 1}
+    assert not repeated
+
+
+def test_a_sample_stays_text():
+    html = page([*RESULTS, result("evil", 3.0, "<script>alert(1)</script>")])
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_missing_results_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"curve\.csv cannot be read .*dvc repro"):
+        report.read_result(tmp_path)
+
+
+def test_results_are_read(tmp_path):
+    (tmp_path / "curve.csv").write_text("step,validation_nats\n0,4.5\n10,3.5\n")
+    (tmp_path / "sample.txt").write_text("a\r\nb", newline="")
+    (tmp_path / "metrics.json").write_text(json.dumps({"parameters": 3}))
+    read = report.read_result(tmp_path)
+    assert read.curve[1] == {"step": 10.0, "validation_nats": 3.5}
+    assert read.sample == "a\r\nb"
+    assert read.metrics == {"parameters": 3}
+
+
+def test_curves_are_joined_with_a_column_a_model():
+    rows = report.joined_curves([result("a", 1.0), result("b", 2.0)])
+    assert len(rows) == 6
+    assert rows[1] == {"characters": 100.0, "a": pytest.approx(3.5 / math.log(2)), "b": None}
+    assert rows[4]["a"] is None

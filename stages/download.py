@@ -14,7 +14,7 @@ OUTPUT = Path("data/raw/corpus.txt")
 @click.command()
 @one_line_errors
 def main() -> None:
-    r"""Fetch the corpus of params.yaml into data/raw/corpus.txt.
+    """Fetch the corpus of params.yaml into data/raw/corpus.txt.
 
     corpus.path, a file of your own, is used as it is. Otherwise corpus.sources are tried in their
     order, and what they give must have the size and checksum in params.yaml.

@@ -13,7 +13,7 @@ CORPUS, OUTPUT = Path("data/raw/corpus.txt"), Path("data/encoded")
 @click.command()
 @one_line_errors
 def main() -> None:
-    r"""Write data/encoded/: vocabulary.json and train, validation and test as .npy arrays.
+    """Write data/encoded/: vocabulary.json and train, validation and test as .npy arrays.
 
     The split is contiguous: the holdout (validation, then test) is the end of the text.
 

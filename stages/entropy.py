@@ -19,7 +19,7 @@ ENCODED, OUTPUT = Path("data/encoded"), Path("results")
 @click.command()
 @one_line_errors
 def main() -> None:
-    r"""Write results/entropy.json and results/entropy.csv: n-gram entropies of the whole text.
+    """Write results/entropy.json and results/entropy.csv: n-gram entropies of the whole text.
 
     \b
     Example:

@@ -15,7 +15,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 @click.option("--model", "name", required=True, help="A folder of models/.")
 @one_line_errors
 def main(name: str) -> None:
-    r"""Write results/MODEL/metrics.json: windowed and streaming losses of each split.
+    """Write results/MODEL/metrics.json: windowed and streaming losses of each split.
 
     \b
     Example:

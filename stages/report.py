@@ -16,7 +16,7 @@ TIMES = Path("benchmarks/training_time.json")
 @click.command()
 @one_line_errors
 def main() -> None:
-    r"""Write report.html, leaderboard.json and what DVC shows and plots, into reports/.
+    """Write report.html, leaderboard.json and what DVC shows and plots, into reports/.
 
     Evaluation and sample are also added to the MLflow runs that trained the models.
 

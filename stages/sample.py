@@ -30,7 +30,7 @@ MODELS = Path("models")
 )
 @one_line_errors
 def main(name: str, output: Path | None, stream: bool, seed: int | None, **given: Any) -> None:
-    r"""Print text drawn from a trained model; what is not given comes from params.yaml.
+    """Print text drawn from a trained model; what is not given comes from params.yaml.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 @click.option("--model", "name", required=True, help="Entry under `models` in params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
-    r"""Train a model into models/MODEL/ and its loss curve into results/MODEL/curve.csv.
+    """Train a model into models/MODEL/ and its loss curve into results/MODEL/curve.csv.
 
     The budget is the one of `scale` in params.yaml. The device is the best of this machine.
 

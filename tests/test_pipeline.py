@@ -87,7 +87,7 @@ def test_every_stage_has_a_command_with_help_and_an_example():
         main = __import__(f"stages.{stage}", fromlist=["main"]).main
         result = CliRunner().invoke(main, ["--help"])
         assert result.exit_code == 0
-        assert f"python -m stages.{stage}" in result.output
+        assert f"\n    python -m stages.{stage}" in result.output
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from charlm.errors import UserError
 @click.argument("file", default="params.yaml", type=click.Path(path_type=Path))
 @one_line_errors
 def main(file: Path) -> None:
-    r"""Say in one line what is wrong with FILE (params.yaml), or nothing.
+    """Say in one line what is wrong with FILE (params.yaml), or nothing.
 
     \b
     Example:

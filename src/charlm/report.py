@@ -95,15 +95,14 @@ def joined_curves(results: list[Result]) -> list[dict[str, float | None]]:
     A row has the characters trained on and a column a model, in bits per character, which is None
     in the rows of other models.
     """
-    return [
-        {"characters": row["characters"]}
-        | {
-            other.name: row["validation_nats"] / math.log(2) if other is result else None
-            for other in results
-        }
-        for result in results
-        for row in result.curve
-    ]
+    rows: list[dict[str, float | None]] = []
+    for result in results:
+        for point in result.curve:
+            row: dict[str, float | None] = {"characters": point["characters"]}
+            row |= dict.fromkeys((other.name for other in results), None)
+            row[result.name] = point["validation_nats"] / math.log(2)
+            rows.append(row)
+    return rows
 
 
 def as_text(rows: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from charlm.files import read_json
 @click.command()
 @one_line_errors
 def main() -> None:
-    r"""Print reports/leaderboard.json as a table, and what to try next.
+    """Print reports/leaderboard.json as a table, and what to try next.
 
     \b
     Example:

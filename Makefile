@@ -26,7 +26,8 @@ smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 	@python -m tests.workspace .smoke
 
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
-	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
+	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000) (Ctrl-C ends it)"
+	@mlflow ui --uvicorn-opts "--log-level warning" --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
 
 setup: .venv/.installed  ## make .venv and install everything (the others call this)
 

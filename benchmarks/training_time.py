@@ -42,18 +42,20 @@ def main() -> None:
     size = len(Vocabulary.load(encoded / "vocabulary.json"))
     ids = {
         split: torch.tensor(encoding.load_split(encoded, split)).to(device)
-        for split in ("train", "validation")
+        for split in encoding.SPLITS
     }
+    ids["all"] = torch.cat(list(ids.values()))
     seconds: dict[str, float] = {}
-    for name in settings.zoo:
-        entry = settings.models[name]
+    for name, entry in settings.models.items():
         budget = entry.training
         torch.manual_seed(settings.seeds.initialisation)
-        model = models.build(name, size, budget.block, entry.architecture).to(device)
+        model = models.build(entry.model, size, budget.block, entry.architecture).to(device)
         started = time.perf_counter()
-        training.fit(model, ids["train"], ids["validation"], budget, settings.seeds.training)
+        curve = training.fit(
+            model, ids[budget.trained_on], ids["validation"], budget, settings.seeds.training
+        )
         seconds[name] = round(time.perf_counter() - started, 1)
-        rate = budget.steps * budget.batch * budget.block / seconds[name]
+        rate = curve[-1].characters / seconds[name]
         print(f"{name}: {seconds[name]:.1f} s, {rate:,.0f} characters/s", flush=True)
     where = (
         torch.cuda.get_device_name(device)

@@ -26,8 +26,8 @@ def main() -> None:
         encoding.read_text(CORPUS), settings.split.train, settings.split.validation
     )
     lengths = {split: len(ids) for split, ids in encoded.splits.items()}
-    for name in settings.zoo:
-        encoding.check_lengths(lengths, settings.models[name])
+    for entry in settings.models.values():
+        encoding.check_lengths(lengths, entry)
     encoding.save(encoded, OUTPUT)
     if encoded.unseen:
         click.echo(

@@ -7,6 +7,7 @@ import click
 
 from charlm import params, report, tracking
 from charlm.cli import one_line_errors
+from charlm.errors import UserError
 from charlm.files import project_root, read_json, write_json, write_text
 
 MODELS, RESULTS, OUTPUT = Path("models"), Path("results"), Path("reports")
@@ -25,7 +26,14 @@ def main() -> None:
       python -m stages.report
     """
     settings = params.load()
-    results = [report.read_result(RESULTS / name) for name in settings.zoo]
+    # What was trained on all of the text has seen the holdout: it is in no ranking.
+    results = [
+        report.read_result(RESULTS / name)
+        for name, entry in settings.models.items()
+        if entry.training.trained_on == "train"
+    ]
+    if not results:
+        raise UserError("params.yaml: models: every entry is trained on all: nothing to rank")
     recorded = read_json(TIMES)
     times = recorded["seconds"] if recorded["scale"] == settings.scale else {}
     rows = report.leaderboard(results, times)
@@ -49,7 +57,7 @@ def main() -> None:
 def track(settings: params.Params) -> None:
     """Add what later stages found to each model's MLflow run."""
     tracker = tracking.Tracker(settings.corpus.name, project_root())
-    for name in settings.zoo:
+    for name in settings.models:
         folder = RESULTS / name
         metrics: dict[str, Any] = tracking.evaluation_metrics(folder / "metrics.json")
         tracker.attach(

@@ -56,7 +56,7 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     device = start_torch()
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
     config = checkpoint.Config(
-        model=entry.name,
+        model=entry.model,
         block=budget.block,
         symbols=vocabulary.symbols,
         architecture=entry.architecture,
@@ -65,29 +65,30 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     )
     torch.manual_seed(settings.seeds.initialisation)
     model = config.build().to(device)
-    ids = {split: torch.tensor(splits[split]).to(device) for split in ("train", "validation")}
+    ids = {split: torch.tensor(splits[split]).to(device) for split in splits}
+    seen = torch.cat(list(ids.values())) if budget.trained_on == "all" else ids["train"]
 
     tracker = tracking.Tracker(settings.corpus.name, root)
     tracker.start(
         entry.name,
-        {"model": entry.name, "scale": settings.scale, "parameters": model.parameter_count}
-        | {key: value for key, value in asdict(config).items() if key not in ("model", "symbols")},
+        {"entry": entry.name, "scale": settings.scale, "parameters": model.parameter_count}
+        | {key: value for key, value in asdict(config).items() if key != "symbols"},
         {"device": device_name(device), "version.torch": torch.__version__},
         {"name": settings.corpus.name, **encoding.describe(ENCODED)},
     )
-    total = budget.steps * budget.batch * budget.block
+    per_step = (budget.batch or len(seen) - budget.block) * budget.block
     started = time.perf_counter()
     try:
-        with progress(total, "char", entry.name) as bar:
+        with progress(budget.steps * per_step, "char", entry.name) as bar:
 
-            def advance(characters: int, nats: float) -> None:
-                step = round((bar.n + characters) / total * budget.steps)
+            def advance(steps: int, nats: float) -> None:
+                step = bar.n // per_step + steps
                 bar.set_postfix_str(f"step {step:,}/{budget.steps:,}, {nats:.3f} nats", False)
-                bar.update(characters)
+                bar.update(steps * per_step)
 
             curve = training.fit(
                 model,
-                ids["train"],
+                seen,
                 ids["validation"],
                 budget,
                 settings.seeds.training,
@@ -104,6 +105,8 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
         tracker.fail("FAILED")
         raise
     seconds = time.perf_counter() - started
+    last = curve[-1]
+    rate = last.characters / seconds
 
     folder, results = MODELS / entry.name, RESULTS / entry.name
     checkpoint.save(folder, model, config)
@@ -113,14 +116,13 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     writer.writerows(asdict(point) for point in curve)
     write_text(results / "curve.csv", table.getvalue())
     tracker.finish(
-        {"train_seconds": seconds, "characters_per_second": total / seconds},
+        {"train_seconds": seconds, "characters_per_second": rate},
         {"weights_sha256": tracking.weights_digest(folder)},
         [folder / checkpoint.WEIGHTS, folder / checkpoint.CONFIG, results / "curve.csv"],
     )
-    last = curve[-1]
     click.echo(
-        f"{entry.name}: {budget.steps:,} steps in {seconds:.1f} s on {device.type} "
-        f"({total / seconds:,.0f} characters/s); validation estimate {last.validation_nats:.4f} "
+        f"{entry.name}: {last.step:,} steps in {seconds:.1f} s on {device.type} "
+        f"({rate:,.0f} characters/s); validation estimate {last.validation_nats:.4f} "
         f"nats, {last.validation_nats / math.log(2):.4f} bits",
         err=True,
     )

@@ -12,7 +12,7 @@ SMOKE = at_scale("smoke")
 
 def config(name):
     entry = SMOKE.model(name)
-    return checkpoint.Config(name, entry.training.block, "abc", entry.architecture, {}, {})
+    return checkpoint.Config(entry.model, entry.training.block, "abc", entry.architecture, {}, {})
 
 
 @pytest.fixture

@@ -34,7 +34,6 @@ def set_key(content, key, value):
 def test_the_committed_file_is_good_at_every_scale(content):
     for scale in params.SCALES:
         parsed = params.parse({**content, "scale": scale}, "params.yaml")
-        assert set(parsed.zoo) <= set(parsed.models)
         assert {entry.scale for entry in parsed.models.values()} == {scale}
 
 
@@ -60,12 +59,19 @@ def test_scale_picks_the_budget(content):
         ("sampling.top_k", 0, "params.yaml: sampling.top_k: input should be greater"),
         ("sampling.top_p", 1.5, "params.yaml: sampling.top_p: input should be less"),
         ("sampling.prompt", "", "params.yaml: sampling.prompt: string should have at least 1"),
-        ("zoo", ["lstn"], "params.yaml: zoo[0]: unknown model 'lstn' (did you mean 'lstm'?)"),
-        ("zoo", ["lstm", "lstm"], "params.yaml: zoo[1]: 'lstm' is named twice"),
-        ("zoo", [], "params.yaml: zoo: must name at least one model"),
-        ("zoo", "lstm", "params.yaml: zoo: input should be a valid list"),
         ("models", [], "params.yaml: models: must be a mapping"),
-        ("models.lstn", {}, "params.yaml: models: unknown model 'lstn' (did you mean 'lstm'?)"),
+        ("models", {}, "params.yaml: models: must be a mapping with at least one entry"),
+        ("models.Bad name", {}, "params.yaml: models: 'Bad name' cannot be a name"),
+        (
+            "models.lstm.model",
+            "lstn",
+            "params.yaml: models.lstm.model: unknown model 'lstn' (did you mean 'lstm'?)",
+        ),
+        (
+            "models.lstm.training.batch",
+            None,
+            "params.yaml: models.lstm.smoke: batch must be null with batches: everything",
+        ),
         ("models.lstm", 3, "params.yaml: models.lstm: must be a mapping"),
         ("models.lstm.quik", {}, "params.yaml: models.lstm.quik: unknown key 'quik' (did you"),
         ("models.lstm.quick", None, "params.yaml: models.lstm.quick: must be a mapping"),

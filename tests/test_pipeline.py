@@ -12,7 +12,11 @@ from ruamel.yaml import YAML
 
 from tests.workspace import PROJECT, change, copy_project, run
 
-GRAPH = YAML(typ="safe", pure=True).load(PROJECT / "dvc.yaml")["stages"]
+GRAPH = {
+    name: stage.get("do", stage)
+    for name, stage in YAML(typ="safe", pure=True).load(PROJECT / "dvc.yaml")["stages"].items()
+}
+ZOO = ("bigram", "mlp", "lstm", "gpt")
 ENTRY_FILE = "src/charlm/models/${item.model}.py"
 
 
@@ -94,7 +98,7 @@ def test_every_stage_has_a_command_with_help_and_an_example():
 def pipeline(tmp_path_factory, corpus_path) -> Path:
     """The real graph in a folder with a space in its path, run once at scale smoke."""
     folder = tmp_path_factory.mktemp("a project") / "charlm"
-    copy_project(folder, scale="smoke", corpus__sources=["gone.txt", str(corpus_path)])
+    copy_project(folder, ZOO, scale="smoke", corpus__sources=["gone.txt", str(corpus_path)])
     run(folder, "git", "init", "-q")
     for key, value in (("user.name", "A Newcomer"), ("user.email", "new@example.org")):
         run(folder, "git", "config", key, value)
@@ -125,7 +129,7 @@ def test_a_copy_runs_its_own_code(pipeline):
 
 
 def test_metrics_have_the_agreed_form(pipeline):
-    for name in ("bigram", "mlp", "lstm", "gpt"):
+    for name in ZOO:
         content = metrics(pipeline, name)
         assert list(content) == [
             "model",
@@ -244,7 +248,8 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
     inside.write_text(text[20_000:50_000])
     run(pipeline, "git", "add", "inside.txt")
     for name, path in (("outside", str(outside)), ("inside", "inside.txt")):
-        overrides = ["zoo=[bigram]", f"corpus.path={path}", f"corpus.name={name}"]
+        others = [f"~models.{other}" for other in ZOO if other != "bigram"]
+        overrides = [*others, f"corpus.path={path}", f"corpus.name={name}"]
         flags = [word for override in overrides for word in ("-S", override)]
         run(pipeline, "dvc", "exp", "run", "--queue", "-n", name, *flags)
     run(pipeline, "dvc", "queue", "start", "-j", "2")

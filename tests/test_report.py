@@ -104,8 +104,12 @@ def test_results_are_read(tmp_path):
     assert read.metrics == {"parameters": 3}
 
 
-def test_curves_are_joined_with_a_column_a_model():
+def test_curves_are_joined_for_dvc_plots():
     rows = report.joined_curves([result("a", 1.0), result("b", 2.0)])
     assert len(rows) == 6
-    assert rows[1] == {"characters": 100.0, "a": pytest.approx(3.5 / math.log(2)), "b": None}
-    assert rows[4]["a"] is None
+    assert rows[1] == {
+        "model": "a",
+        "characters": 100.0,
+        "bits_per_char": pytest.approx(3.5 / math.log(2)),
+    }
+    assert rows[4]["model"] == "b"

@@ -18,7 +18,8 @@ def budget(name="bigram", **changes):
 
 
 def build(name, training_budget):
-    return models.build(name, VOCABULARY, training_budget.block, SMOKE.model(name).architecture)
+    entry = SMOKE.model(name)
+    return models.build(entry.model, VOCABULARY, training_budget.block, entry.architecture)
 
 
 def test_learning_rate_schedules():
@@ -56,14 +57,15 @@ def test_only_matrices_decay():
     assert all(p.dim() == 1 for p in groups[1]["params"])
 
 
-@pytest.mark.parametrize("name", SMOKE.zoo)
+@pytest.mark.parametrize("name", SMOKE.models)
 def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
     plan = budget(name, steps=6, validate_every=3, validation_characters=256)
     runs = []
     for _ in range(2):
         torch.manual_seed(1)
         model = build(name, plan)
-        curve = training.fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 2)
+        text_N = corpus_ids["train"][:20_000]
+        curve = training.fit(model, text_N, corpus_ids["validation"], plan, 2)
         runs.append((curve, model.state_dict()))
     assert runs[0][0] == runs[1][0]
     for key, tensor in runs[0][1].items():
@@ -159,9 +161,9 @@ def test_progress_adds_up(corpus_ids):
         corpus_ids["validation"],
         plan,
         0,
-        advance=lambda characters, nats: seen.append((characters, nats)),
+        advance=lambda steps, nats: seen.append((steps, nats)),
     )
-    assert sum(characters for characters, _ in seen) == 25 * 32 * 8
+    assert sum(steps for steps, _ in seen) == 25
     assert all(3 < nats < 6 for _, nats in seen)
 
 
@@ -169,3 +171,23 @@ def test_a_loss_that_is_no_number_stops_at_once(corpus_ids):
     plan = budget("mlp", learning_rate=1e30, steps=200)
     with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+ \(learning rate 1e\+30\)"):
         training.fit(build("mlp", plan), corpus_ids["train"], corpus_ids["validation"], plan, 0)
+
+
+def test_training_stops_below_a_loss(corpus_ids):
+    plan = budget(steps=200, validate_every=50, stop_below=1e9)
+    model = build("bigram", plan)
+    curve = training.fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 0)
+    assert [point.step for point in curve] == [0, 5]
+    assert curve[-1].characters == 5 * 32 * 8
+    assert not model.training
+
+
+def test_a_full_batch_is_the_mean_over_all_pairs(corpus_ids):
+    plan = budget("perceptron_full_batch", steps=1, learning_rate=1e-12)
+    text_N = corpus_ids["train"][:5000]
+    model = build("perceptron_full_batch", plan)
+    curve = training.fit(model, text_N, corpus_ids["validation"], plan, 0)
+    logits_BTV, _ = model(text_N[None, :-1].long())
+    whole = functional.cross_entropy(logits_BTV[0], text_N[1:].long()).item()
+    assert curve[0].train_nats == pytest.approx(whole, rel=1e-5)
+    assert curve[1].characters == 4999

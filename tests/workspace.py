@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ def at_scale(scale: str) -> params.Params:
     return params.parse({**content, "scale": scale}, "params.yaml")
 
 
-def copy_project(destination: Path, **changes: Any) -> Path:
+def copy_project(destination: Path, zoo: Iterable[str] = (), **changes: Any) -> Path:
     """Copy what git tracks or would track, with some keys of params.yaml changed.
 
-    Sources of the corpus that are relative to the project keep meaning the same files.
+    A zoo leaves only these entries in `models`. Sources of the corpus that are relative to the
+    project keep meaning the same files.
     """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -40,15 +42,18 @@ def copy_project(destination: Path, **changes: Any) -> Path:
     (destination / "dvc.lock").unlink(missing_ok=True)
     sources = at_scale("smoke").corpus.sources
     absolute = [source if "://" in source else str(PROJECT / source) for source in sources]
-    change(destination, **{"corpus__sources": absolute, **changes})
+    change(destination, zoo, **{"corpus__sources": absolute, **changes})
     return destination
 
 
-def change(folder: Path, **changes: Any) -> None:
+def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
     """Set keys of a copy's params.yaml; models__lstm__smoke__steps=3 is models.lstm.smoke.steps."""
     path = folder / "params.yaml"
     yaml = YAML()
     content = yaml.load(path)
+    for name in list(content["models"]):
+        if zoo and name not in zoo:
+            del content["models"][name]
     for name, value in changes.items():
         *parents, last = name.split("__")
         inner = content

@@ -1,9 +1,9 @@
-"""Ids become batches: random windows, or contiguous streams whose state is carried.
+"""Ids become batches: random windows, contiguous streams whose state is carried, or everything.
 
 Shapes: B batch, T time (the block), N length of a split.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -64,4 +64,22 @@ def streams(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -
             )
 
 
-KINDS = {"windows": windows, "streams": streams}
+def everything(ids_N: Tensor, batch: None, block: int, generator: None = None) -> Iterator[Batch]:
+    """Yield, for ever, all windows of the text at once, one starting at every character.
+
+    Args:
+        ids_N: the split, at least block + 1 characters, on any device.
+        batch: not used: the batch is the whole text.
+        block: characters a window, T.
+        generator: not used: nothing is drawn.
+    """
+    taken = ids_N.unfold(0, block + 1, 1).long()
+    while True:
+        yield Batch(taken[:, :-1], taken[:, 1:], fresh=True)
+
+
+KINDS: dict[str, Callable[..., Iterator[Batch]]] = {
+    "windows": windows,
+    "streams": streams,
+    "everything": everything,
+}

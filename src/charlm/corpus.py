@@ -151,6 +151,8 @@ def _receive(
                 "(null accepts any)"
             )
         part.replace(destination)
+    except OSError as error:
+        raise UserError(f"{destination} cannot be written ({error.strerror})") from None
     finally:
         part.unlink(missing_ok=True)
     return digest.hexdigest()

@@ -84,7 +84,8 @@ def check_lengths(lengths: dict[str, int], entry: Entry) -> None:
     """
     batch, block = entry.training.batch, entry.training.block
     # A stream's start is drawn from the first block, so B streams need a block more.
-    train = (batch + 1) * block if entry.training.batches == "streams" else block + 1
+    streams = batch if batch and entry.training.batches == "streams" else 0
+    train = max((streams + 1) * block, block + 1)
     needed = {"train": train, "validation": block + 1, "test": block + 1}
     for split in SPLITS:
         if lengths[split] < needed[split]:

@@ -23,7 +23,11 @@ def project_root() -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old content, the new one or no file."""
+    """Write a file atomically: a reader sees the old content, the new one or no file.
+
+    Raises:
+        UserError: there is no space or no permission; what was there is left as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -32,6 +36,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from None
     finally:
         part.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ Every message names the file, the key, what is wrong and what is allowed, in one
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -26,7 +27,7 @@ from charlm.schema import (
 
 AnySchema = TypeVar("AnySchema", bound=Schema)
 SCALES = ("smoke", "quick", "full")
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+NAME = "[a-z][a-z0-9_]{0,63}"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -89,8 +90,9 @@ class Sampling(Schema):
 class Training(Schema):
     """How one model is trained at one scale; units are in params.yaml."""
 
-    batches: Literal["windows", "streams"]
-    batch: Positive
+    trained_on: Literal["train", "all"]
+    batches: Literal["windows", "streams", "everything"]
+    batch: Positive | None
     block: Positive
     steps: Positive
     optimizer: Literal["sgd", "adam", "adamw"]
@@ -102,11 +104,14 @@ class Training(Schema):
     decay_after: Probability
     final_learning_rate: Rate
     clip: PositiveRate | None
+    stop_below: PositiveRate | None
     validate_every: Positive
     validation_characters: Positive
 
     @model_validator(mode="after")
-    def _fits_steps(self) -> Self:
+    def _fits_together(self) -> Self:
+        if (self.batch is None) != (self.batches == "everything"):
+            raise ValueError("batch must be null with batches: everything, and a number otherwise")
         if self.warmup >= self.steps:
             raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
         if self.final_learning_rate > self.learning_rate:
@@ -118,9 +123,10 @@ class Training(Schema):
 
 
 class Entry(Schema):
-    """A model of the zoo at one scale, as training needs it."""
+    """A model of the zoo at one scale, as training needs it; `model` is its architecture."""
 
     name: str
+    model: str
     scale: str
     architecture: dict[str, Any]
     training: Training
@@ -130,7 +136,6 @@ class Params(Schema):
     """The whole file; `models` holds each entry at the scale in use."""
 
     scale: Literal["smoke", "quick", "full"]
-    zoo: list[str]
     corpus: Corpus
     split: Split
     entropy: Entropy
@@ -186,27 +191,19 @@ def parse(content: Any, where: str) -> Params:
         raise UserError(f"{where}: must be a mapping with {', '.join(Params.model_fields)}")
     entries = content.get("models", {})
     _check_keys(content, Params.model_fields, where, "")
-    if not isinstance(entries, dict):
-        raise UserError(f"{where}: models: must be a mapping of model names")
+    if not isinstance(entries, dict) or not entries:
+        raise UserError(f"{where}: models: must be a mapping with at least one entry")
     # Every scale of every model is checked, so that a mistake shows before it is needed.
     at_scale = {
         name: {scale: _entry(name, entry, scale, where) for scale in SCALES}
         for name, entry in entries.items()
     }
     chosen = content["scale"] if content["scale"] in SCALES else "quick"
-    params = _validate(
+    return _validate(
         Params,
         {**content, "models": {name: scales[chosen] for name, scales in at_scale.items()}},
         lambda key: f"{where}: {key}",
     )
-    if not params.zoo:
-        raise UserError(f"{where}: zoo: must name at least one model")
-    for index, name in enumerate(params.zoo):
-        if name not in entries:
-            raise UserError(f"{where}: zoo[{index}]: {_unknown('model', name, entries)}")
-        if name in params.zoo[:index]:
-            raise UserError(f"{where}: zoo[{index}]: '{name}' is named twice")
-    return params
 
 
 def override(sampling: Sampling, given: Mapping[str, Any]) -> Sampling:
@@ -229,12 +226,18 @@ def _entry(name: Any, entry: Any, scale: str, where: str) -> Entry:
     A key stands in exactly one of the three, so that what one reads is what one gets.
     """
     key = f"models.{name}"
-    if name not in models.names():
-        raise UserError(f"{where}: models: {_unknown('model', str(name), models.names())}")
-    described = models.architecture(name)
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise UserError(
+            f"{where}: models: '{name}' cannot be a name (small letters, digits and _, at most 64)"
+        )
     if not isinstance(entry, dict):
         raise UserError(f"{where}: {key}: must be a mapping")
-    _check_keys(entry, ("architecture", "training", *SCALES), where, f"{key}.")
+    _check_keys(entry, ("model", "architecture", "training", *SCALES), where, f"{key}.")
+    if entry["model"] not in models.names():
+        raise UserError(
+            f"{where}: {key}.model: {_unknown('model', entry['model'], models.names())}"
+        )
+    described = models.architecture(entry["model"])
     sections = {"architecture": described.model_fields, "training": Training.model_fields}
     home: dict[str, str] = {}
     for section in ("architecture", "training", scale):
@@ -269,7 +272,9 @@ def _entry(name: Any, entry: Any, scale: str, where: str) -> Entry:
     values = {s: settings[s] for s in described.model_fields}
     _validate(described, values, locate)
     training = _validate(Training, {s: settings[s] for s in Training.model_fields}, locate)
-    return Entry(name=name, scale=scale, architecture=values, training=training)
+    return Entry(
+        name=name, model=entry["model"], scale=scale, architecture=values, training=training
+    )
 
 
 def _validate(schema: type[AnySchema], values: Any, locate: Callable[[str], str]) -> AnySchema:

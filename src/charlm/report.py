@@ -41,7 +41,7 @@ class Result:
 
 
 def read_result(folder: Path) -> Result:
-    """Read results/MODEL.
+    """Read results/ENTRY.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -89,20 +89,17 @@ def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, 
     return sorted(rows, key=lambda row: row["streaming"]["validation"]["nats_per_char"])
 
 
-def joined_curves(results: list[Result]) -> list[dict[str, float | None]]:
-    """Return the validation estimates of all models as one table for `dvc plots`.
-
-    A row has the characters trained on and a column a model, in bits per character, which is None
-    in the rows of other models.
-    """
-    rows: list[dict[str, float | None]] = []
-    for result in results:
-        for point in result.curve:
-            row: dict[str, float | None] = {"characters": point["characters"]}
-            row |= dict.fromkeys((other.name for other in results), None)
-            row[result.name] = point["validation_nats"] / math.log(2)
-            rows.append(row)
-    return rows
+def joined_curves(results: list[Result]) -> list[dict[str, str | float]]:
+    """Return the validation estimates of all models as one table for `dvc plots`."""
+    return [
+        {
+            "model": result.name,
+            "characters": point["characters"],
+            "bits_per_char": point["validation_nats"] / math.log(2),
+        }
+        for result in results
+        for point in result.curve
+    ]
 
 
 def as_text(rows: list[dict[str, Any]]) -> str:

@@ -133,7 +133,9 @@ class Tracker:
             found = client.get_experiment_by_name(self._experiment)
             if found is None:
                 artifacts = None if uri else (self._root / "mlartifacts").as_uri()
-                self._experiment_id = client.create_experiment(self._experiment, artifacts)
+                # Without it MLflow's pages open on what they have for language model agents.
+                kind = {"mlflow.experimentKind": "custom_model_development"}
+                self._experiment_id = client.create_experiment(self._experiment, artifacts, kind)
             else:
                 self._experiment_id = found.experiment_id
         self._client = client

@@ -86,7 +86,7 @@ def fit(
     budget: "Training",
     seed: int,
     report: Callable[[Point], None] = lambda point: None,
-    advance: Callable[[int, float], None] = lambda characters, nats: None,
+    advance: Callable[[int, float], None] = lambda steps, nats: None,
 ) -> list[Point]:
     """Train a model in place and return its loss curve.
 
@@ -97,8 +97,9 @@ def fit(
         budget: how to train, and for how many steps.
         seed: of the batches and of dropout.
         report: called with each point of the curve as soon as it is known.
-        advance: called now and then with the characters trained on since the last call and the
-            mean training loss over them, for a progress display.
+        advance: called now and then with the steps taken since the last call and the mean
+            training loss over them, for a progress display. This mean is also what `stop_below`
+            looks at.
 
     Raises:
         UserError: the loss is not a finite number; nothing is returned then.
@@ -113,13 +114,13 @@ def fit(
     state: State = None
     nats = torch.zeros((), dtype=torch.float64, device=train_N.device)
     shown = torch.zeros_like(nats)
-    characters_a_step = budget.batch * budget.block
+    characters = 0
     steps_since = steps_shown = 0
 
     def add_point(step: int, mean_nats: float, rate: float) -> None:
         point = Point(
             step,
-            step * characters_a_step,
+            characters,
             mean_nats,
             estimate(model, validation_N, budget.block, budget.validation_characters),
             rate,
@@ -147,6 +148,7 @@ def fit(
         nats += loss.detach()
         shown += loss.detach()
         steps_since, steps_shown = steps_since + 1, steps_shown + 1
+        characters += targets_BT.numel()
         last = step + 1 == budget.steps
         if steps_shown == show_every or last:
             mean = float(shown) / steps_shown
@@ -155,13 +157,16 @@ def fit(
                     f"the training loss is {mean} at step {step + 1} (learning rate {rate:.3g}): "
                     "nothing was saved; lower learning_rate or clip"
                 )
-            advance(steps_shown * characters_a_step, mean)
+            advance(steps_shown, mean)
+            last = last or (budget.stop_below is not None and mean < budget.stop_below)
             shown.zero_()
             steps_shown = 0
         if (step + 1) % budget.validate_every == 0 or last:
             add_point(step + 1, float(nats) / steps_since, rate)
             nats.zero_()
             steps_since = 0
+        if last:
+            break
     model.eval()
     return curve
 

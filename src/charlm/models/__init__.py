@@ -8,6 +8,7 @@ A file NAME.py holds two classes:
 
 import ast
 import importlib
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,9 @@ def architecture(name: str) -> type[schema.Schema]:
     tree.body = [
         node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Architecture"
     ]
-    # The class may use the words of charlm.schema and pydantic's validators, as its file does.
-    namespace: dict[str, Any] = {**vars(pydantic), **vars(schema), "__name__": f"{__name__}.{name}"}
+    # The class may use the words of charlm.schema, pydantic and typing, as its file does.
+    namespace: dict[str, Any] = {**vars(typing), **vars(pydantic), **vars(schema)}
+    namespace["__name__"] = f"{__name__}.{name}"
     exec(compile(tree, str(path), "exec"), namespace)
     described: type[schema.Schema] = namespace["Architecture"]
     return described

@@ -41,6 +41,53 @@ class LanguageModel(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+class BlockModel(LanguageModel):
+    """A model that sees at most a block: forward() and the state are written once for all of them.
+
+    A subclass says how characters are encoded behind those already cached, in `extend`. When the
+    block is full, the older half is dropped and the newer half encoded again from position 0
+    (learned absolute positions forbid sliding a cache): a prediction then rests on at least
+    block / 2 characters, the same rule as evaluation's overlapping windows. The state is the ids
+    of the characters in the block and the cache that they made.
+    """
+
+    context_length: int
+
+    def __init__(self, block: int) -> None:
+        super().__init__()
+        self.context_length = block
+
+    @abstractmethod
+    def extend(self, ids_BT: Tensor, start: int, cache: Any) -> tuple[Tensor, Any]:
+        """Encode T characters at positions start, start + 1, ... below the block.
+
+        Args:
+            ids_BT: integers in [0, V).
+            start: how many characters are cached.
+            cache: what `extend` returned for them; None if start is 0.
+
+        Returns:
+            logits_BTV and the new cache.
+        """
+
+    def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Predict any number of characters; the block bounds what each can see."""
+        block = self.context_length
+        logits = []
+        while True:
+            if state is not None and state[0].shape[1] == block:
+                kept_BS = state[0][:, block - block // 2 :]
+                state = (kept_BS, self.extend(kept_BS, 0, None)[1]) if kept_BS.shape[1] else None
+            seen_BS, cache = (ids_BT[:, :0], None) if state is None else state
+            start = seen_BS.shape[1]
+            new_BT, ids_BT = ids_BT[:, : block - start], ids_BT[:, block - start :]
+            logits_BTV, cache = self.extend(new_BT, start, cache)
+            state = (torch.cat([seen_BS, new_BT], dim=1), cache)
+            logits.append(logits_BTV)
+            if not ids_BT.shape[1]:
+                return torch.cat(logits, dim=1) if len(logits) > 1 else logits_BTV, state
+
+
 def detach(state: State) -> State:
     """Cut a state off the graph that made it, so that back-propagation through time ends here."""
     if isinstance(state, Tensor):

@@ -13,13 +13,14 @@ Shapes: B batch, T time, V vocabulary, D width, H heads, K width of a head (D / 
 """
 
 import math
+from typing import Any
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from charlm.models.base import LanguageModel, State
+from charlm.models.base import BlockModel
 from charlm.schema import Positive, Probability, Schema
 
 
@@ -50,7 +51,7 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width, bias=architecture.bias)
         self.projection = nn.Linear(width, width, bias=architecture.bias)
 
-    def forward(self, x_BTD: Tensor, cache: State) -> tuple[Tensor, State]:
+    def forward(self, x_BTD: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Attend from T new characters to S cached ones and to each other, never ahead.
 
         Args:
@@ -96,7 +97,7 @@ class Layer(nn.Module):
         self.projection = nn.Linear(4 * width, width, bias=bias)
         self.dropout = nn.Dropout(architecture.dropout)
 
-    def forward(self, x_BTD: Tensor, cache: State) -> tuple[Tensor, State]:
+    def forward(self, x_BTD: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Return the new residual stream and the layer's cache."""
         attended_BTD, cache = self.attention(self.norm1(x_BTD), cache)
         x_BTD = x_BTD + attended_BTD
@@ -104,17 +105,11 @@ class Layer(nn.Module):
         return x_BTD + self.dropout(self.projection(hidden)), cache
 
 
-class Model(LanguageModel):
-    """Decoder-only transformer; the state is a key-value cache and the ids that it was made of.
-
-    Learned absolute positions forbid sliding a full cache. When the block is full, the older half
-    is dropped and the newer half encoded again at positions 0, 1, ...: a prediction then rests on
-    at least block / 2 characters, the same rule as evaluation's overlapping windows.
-    """
+class Model(BlockModel):
+    """Decoder-only transformer; the cache is a pair of keys and values for each layer."""
 
     def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
-        super().__init__()
-        self.context_length: int = block
+        super().__init__(block)
         self.embedding = nn.Embedding(vocabulary_size, architecture.width)
         self.positions = nn.Embedding(block, architecture.width)
         self.dropout = nn.Dropout(architecture.dropout)
@@ -128,30 +123,12 @@ class Model(LanguageModel):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Predict T characters of any number; the block bounds what each can see."""
-        logits = []
-        while True:
-            if state is not None and state[0].shape[1] == self.context_length:
-                kept = state[0][:, self.context_length - self.context_length // 2 :]
-                state = self._extend(kept, None)[1] if kept.shape[1] else None
-            room = self.context_length - (0 if state is None else state[0].shape[1])
-            logits_BTV, state = self._extend(ids_BT[:, :room], state)
-            logits.append(logits_BTV)
-            ids_BT = ids_BT[:, room:]
-            if not ids_BT.shape[1]:
-                return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0], state
-
-    def _extend(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
-        """Encode characters that fit into the block behind those already cached."""
-        seen_BS, caches = (None, [None] * len(self.layers)) if state is None else state
-        start = 0 if seen_BS is None else seen_BS.shape[1]
+    def extend(self, ids_BT: Tensor, start: int, cache: Any) -> tuple[Tensor, Any]:
+        """Encode the new characters behind the cached ones, layer by layer."""
         positions_T = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device)
         x_BTD = self.dropout(self.embedding(ids_BT) + self.positions(positions_T))
-        new_caches = []
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x_BTD, cache = layer(x_BTD, cache)
-            new_caches.append(cache)
-        logits_BTV = functional.linear(self.norm(x_BTD), self.embedding.weight)
-        ids_BS = ids_BT if seen_BS is None else torch.cat([seen_BS, ids_BT], dim=1)
-        return logits_BTV, (ids_BS, tuple(new_caches))
+        new_cache = []
+        for index, layer in enumerate(self.layers):
+            x_BTD, layer_cache = layer(x_BTD, None if cache is None else cache[index])
+            new_cache.append(layer_cache)
+        return functional.linear(self.norm(x_BTD), self.embedding.weight), tuple(new_cache)

@@ -1,0 +1,44 @@
+"""Averaging: the next character from the mean of the characters so far.
+
+    m_t = (E[x_1] + ... + E[x_t]) / t        E: V x D
+    logits_t = W m_t + b                     W: V x D
+
+The mean over the prefix is what a matrix product with a row-normalised triangle computes, or
+attention whose scores are all equal: the ladder's rungs (1) to (3). Here it is a running sum, which
+makes one more character cost the same however many came before.
+
+Source: the "bigram to self-attention" document (section D of the table of sources).
+
+Shapes: B batch, T time, V vocabulary, D width.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charlm.models.base import BlockModel
+from charlm.schema import Positive, Schema
+
+
+class Architecture(Schema):
+    """Sizes of the averaging model."""
+
+    width: Positive
+
+
+class Model(BlockModel):
+    """Embedding, causal mean, linear; the cache is the sum so far, B x D."""
+
+    def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
+        super().__init__(block)
+        self.embedding = nn.Embedding(vocabulary_size, architecture.width)
+        self.output = nn.Linear(architecture.width, vocabulary_size)
+
+    def extend(self, ids_BT: Tensor, start: int, cache: Any) -> tuple[Tensor, Any]:
+        """Add the new characters to the sum, one after the other."""
+        sum_BTD = self.embedding(ids_BT).cumsum(dim=1)
+        if cache is not None:
+            sum_BTD = sum_BTD + cache[:, None]
+        count_T = torch.arange(start + 1, start + 1 + ids_BT.shape[1], device=ids_BT.device)
+        return self.output(sum_BTD / count_T[:, None]), sum_BTD[:, -1]

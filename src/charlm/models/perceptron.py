@@ -1,0 +1,35 @@
+"""Perceptron: the next character from one previous character, one linear layer.
+
+    logits_t = onehot(x_t) W + b        W: V x V, b: V, all N(0, 1)
+
+Source: the "perceptron to MLP" document (section C of the table of sources), which trains it for 10
+steps on all pairs at once (5.2003 to 5.1941 nats) and for 10,000 on batches of 1,024 (to 3.38).
+
+Shapes: B batch, T time, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from charlm.models.base import LanguageModel, State
+from charlm.schema import Schema
+
+
+class Architecture(Schema):
+    """The vocabulary alone sets the size."""
+
+
+class Model(LanguageModel):
+    """A table of rows (a one-hot product is a look-up) and a bias."""
+
+    context_length = 1
+
+    def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.weight_VV = nn.Parameter(torch.randn(vocabulary_size, vocabulary_size))
+        self.bias_V = nn.Parameter(torch.randn(vocabulary_size))
+
+    def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Each character on its own; nothing is remembered."""
+        return functional.embedding(ids_BT, self.weight_VV) + self.bias_V, None

@@ -34,6 +34,19 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def machine(device: torch.device) -> str:
+    """Return what a timing was taken on: device, system, versions and the day."""
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{processor()}, {os.cpu_count()} cores"
+    )
+    return (
+        f"{where}, {platform.system()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, {datetime.date.today().isoformat()}"
+    )
+
+
 def main() -> None:
     """Train each model of the zoo at the scale in params.yaml and write the seconds."""
     settings = params.load(ROOT / "params.yaml")
@@ -57,18 +70,12 @@ def main() -> None:
         seconds[name] = round(time.perf_counter() - started, 1)
         rate = curve[-1].characters / seconds[name]
         print(f"{name}: {seconds[name]:.1f} s, {rate:,.0f} characters/s", flush=True)
-    where = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{processor()}, {os.cpu_count()} cores"
-    )
     write_json(
         OUTPUT,
         {
             "command": "python -m benchmarks.training_time",
             "scale": settings.scale,
-            "machine": f"{where}, {platform.system()}, Python {platform.python_version()}, "
-            f"torch {torch.__version__}, {datetime.date.today().isoformat()}",
+            "machine": machine(device),
             "seconds": seconds,
         },
     )

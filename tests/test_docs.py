@@ -68,6 +68,9 @@ def check_dvc(rest: list[str]) -> None:
     yaml = YAML(typ="safe", pure=True)
     content = yaml.load(PROJECT / "params.yaml")
     for override in overrides:
+        if override.startswith("~models."):
+            del content["models"][override.removeprefix("~models.")]
+            continue
         key, value = override.split("=", 1)
         inner = content
         *parents, last = key.split(".")

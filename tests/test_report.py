@@ -113,3 +113,12 @@ def test_curves_are_joined_for_dvc_plots():
         "bits_per_char": pytest.approx(3.5 / math.log(2)),
     }
     assert rows[4]["model"] == "b"
+
+
+def test_labels_keep_apart_and_never_below_their_level():
+    assert report.spread([1.0, 1.1, 3.0], 0.5) == [1.0, 1.5, 3.0]
+
+
+def test_a_zoo_of_any_size_has_a_page():
+    assert "model19" in page([result(f"model{n}", 1 + n / 10) for n in range(20)])
+    assert "alone" in page([result("alone", 1.0)])

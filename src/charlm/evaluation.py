@@ -32,7 +32,7 @@ def score(logits_BTV: Tensor, targets_BT: Tensor) -> Scores:
     log_probs_BTV = functional.log_softmax(logits_BTV.float(), dim=-1)
     nats_BT = -log_probs_BTV.gather(-1, targets_BT[..., None])[..., 0]
     correct_BT = logits_BTV.argmax(-1) == targets_BT
-    return nats_BT.double().cpu(), correct_BT.cpu()
+    return nats_BT.cpu().double(), correct_BT.cpu()
 
 
 @torch.no_grad()

@@ -104,9 +104,10 @@ def joined_curves(results: list[Result]) -> list[dict[str, str | float]]:
 
 def as_text(rows: list[dict[str, Any]]) -> str:
     """Return the leaderboard as a table for a terminal."""
+    width = max(len("model"), *(len(row["model"]) for row in rows))
     lines = [
-        "bits per character       streaming              windowed",
-        "model        parameters  validation  test       validation  test       training",
+        f"{'bits per character':{width + 12}}  streaming              windowed",
+        f"{'model':{width}}  parameters  validation  test       validation  test       training",
     ]
     for row in rows:
         bits = [
@@ -114,7 +115,7 @@ def as_text(rows: list[dict[str, Any]]) -> str:
         ]
         seconds = row["training_seconds"]
         lines.append(
-            f"{row['model']:12} {row['parameters']:10,}  {bits[0]:<10.4f}  {bits[1]:<9.4f}  "
+            f"{row['model']:{width}}  {row['parameters']:10,}  {bits[0]:<10.4f}  {bits[1]:<9.4f}  "
             f"{bits[2]:<10.4f}  {bits[3]:<9.4f}  {'-' if seconds is None else f'{seconds:.0f} s'}"
         )
     return "\n".join(lines)
@@ -169,28 +170,46 @@ def _svg(figure: Figure, name: str) -> str:
 
 
 def _axes() -> tuple[Figure, Any]:
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
+def _colours(count: int) -> list[Any]:
+    """Return a colour a model, in the order of the leaderboard, the same in every picture."""
+    palette = mpl.color_sequences["tab10" if count <= 10 else "tab20"]
+    return [palette[index % len(palette)] for index in range(count)]
+
+
 def _draw_curves(results: list[Result]) -> Figure:
     """Draw the validation estimate of each model against the characters it was trained on."""
     figure, axes = _axes()
-    for result in results:
+    for result, colour in zip(results, _colours(len(results)), strict=True):
         seen = [row["characters"] for row in result.curve if row["characters"]]
         bits = [row["validation_nats"] / math.log(2) for row in result.curve if row["characters"]]
-        axes.plot(seen, bits, marker=".", label=result.name)
+        axes.plot(seen, bits, marker=".", color=colour, label=result.name)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
     axes.set_xlabel("characters trained on")
     axes.set_ylabel("validation, bits per character (estimate)")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
+
+
+def spread(levels: list[float], gap: float) -> list[float]:
+    """Return heights for labels of ascending levels, moved up where they would overlap.
+
+    >>> spread([1.0, 1.1, 3.0], 0.5)
+    [1.0, 1.5, 3.0]
+    """
+    heights: list[float] = []
+    for level in levels:
+        heights.append(max(level, heights[-1] + gap) if heights else level)
+    return heights
 
 
 def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
@@ -201,14 +220,26 @@ def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
     axes.step(contexts, bits, where="mid", color="0.45")
     axes.plot(contexts, bits, "o", color="0.45", label="plug-in entropy of the text itself")
     right = contexts[-1] + 0.6
-    for index, row in enumerate(rows):
-        level = row["streaming"]["holdout"]["bits_per_char"]
-        axes.axhline(level, color=f"C{index}", linewidth=1.5)
+    colours = _colours(len(rows))
+    order = sorted(
+        range(len(rows)), key=lambda index: rows[index]["streaming"]["holdout"]["bits_per_char"]
+    )
+    levels = [rows[index]["streaming"]["holdout"]["bits_per_char"] for index in order]
+    top = 1.05 * max(*levels, *bits)
+    heights = spread(levels, top / 24)
+    for index, level, height in zip(order, levels, heights, strict=True):
+        axes.axhline(level, color=colours[index], linewidth=1.5)
         axes.annotate(
-            f" {row['model']} {level:.3f}", (right, level), color=f"C{index}", va="center"
+            f"{rows[index]['model']} {level:.3f}",
+            (right, level),
+            (right + 0.5, height),
+            color=colours[index],
+            va="center",
+            fontsize="small",
+            arrowprops={"arrowstyle": "-", "color": colours[index], "linewidth": 0.8},
         )
     axes.set_xlim(-0.5, right)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(top, heights[-1]))
     axes.set_xlabel("characters of context")
     axes.set_ylabel("bits per character")
     axes.legend(frameon=False, loc="lower left")

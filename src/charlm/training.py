@@ -112,10 +112,8 @@ def fit(
     show_every = max(1, min(100, budget.validate_every // 10))
     curve: list[Point] = []
     state: State = None
-    nats = torch.zeros((), dtype=torch.float64, device=train_N.device)
-    shown = torch.zeros_like(nats)
-    characters = 0
-    steps_since = steps_shown = 0
+    losses: list[Tensor] = []
+    nats, characters, steps_since = 0.0, 0, 0
 
     def add_point(step: int, mean_nats: float, rate: float) -> None:
         point = Point(
@@ -144,27 +142,27 @@ def fit(
         if budget.clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
         optimizer.step()
-        # A loss stays on its device until it is shown, so that a GPU never waits for Python.
-        nats += loss.detach()
-        shown += loss.detach()
-        steps_since, steps_shown = steps_since + 1, steps_shown + 1
+        # Losses stay on their device until they are shown, so that a GPU never waits for Python.
+        losses.append(loss.detach())
+        steps_since += 1
         characters += targets_BT.numel()
         last = step + 1 == budget.steps
-        if steps_shown == show_every or last:
-            mean = float(shown) / steps_shown
+        validates = last or (step + 1) % budget.validate_every == 0
+        if len(losses) == show_every or validates:
+            total = float(torch.stack(losses).cpu().double().sum())
+            mean = total / len(losses)
             if not math.isfinite(mean):
                 raise UserError(
                     f"the training loss is {mean} at step {step + 1} (learning rate {rate:.3g}): "
                     "nothing was saved; lower learning_rate or clip"
                 )
-            advance(steps_shown, mean)
+            advance(len(losses), mean)
             last = last or (budget.stop_below is not None and mean < budget.stop_below)
-            shown.zero_()
-            steps_shown = 0
-        if (step + 1) % budget.validate_every == 0 or last:
-            add_point(step + 1, float(nats) / steps_since, rate)
-            nats.zero_()
-            steps_since = 0
+            nats += total
+            losses.clear()
+        if validates or last:
+            add_point(step + 1, nats / steps_since, rate)
+            nats, steps_since = 0.0, 0
         if last:
             break
     model.eval()

@@ -4,8 +4,9 @@
     logits_t = W m_t + b                     W: V x D
 
 The mean over the prefix is what a matrix product with a row-normalised triangle computes, or
-attention whose scores are all equal: the ladder's rungs (1) to (3). Here it is a running sum, which
-makes one more character cost the same however many came before.
+attention whose scores are all equal: the ladder's rungs (1) to (3). Here it is the matrix product
+(a cumulative sum is not deterministic on CUDA) behind a running sum, which makes one more character
+cost the same however many came before.
 
 Source: the "bigram to self-attention" document (section D of the table of sources).
 
@@ -37,8 +38,10 @@ class Model(BlockModel):
 
     def extend(self, ids_BT: Tensor, start: int, cache: Any) -> tuple[Tensor, Any]:
         """Add the new characters to the sum, one after the other."""
-        sum_BTD = self.embedding(ids_BT).cumsum(dim=1)
+        x_BTD = self.embedding(ids_BT)
+        time = ids_BT.shape[1]
+        sum_BTD = x_BTD.new_ones(time, time).tril() @ x_BTD
         if cache is not None:
             sum_BTD = sum_BTD + cache[:, None]
-        count_T = torch.arange(start + 1, start + 1 + ids_BT.shape[1], device=ids_BT.device)
+        count_T = torch.arange(start + 1, start + 1 + time, device=ids_BT.device)
         return self.output(sum_BTD / count_T[:, None]), sum_BTD[:, -1]

@@ -233,10 +233,9 @@ def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
             f"{rows[index]['model']} {level:.3f}",
             (right, level),
             (right + 0.5, height),
-            color=colours[index],
             va="center",
             fontsize="small",
-            arrowprops={"arrowstyle": "-", "color": colours[index], "linewidth": 0.8},
+            arrowprops={"arrowstyle": "-", "color": colours[index], "relpos": (0, 0.5)},
         )
     axes.set_xlim(-0.5, right)
     axes.set_ylim(0, max(top, heights[-1]))

@@ -275,7 +275,10 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
     ("command", "expected"),
     [
         (("stages.train", "--model", "lstn"), "unknown model 'lstn' (did you mean 'lstm'?)"),
-        (("stages.evaluate", "--model", "x"), "unknown model 'x' (allowed: bigram, "),
+        (
+            ("stages.evaluate", "--model", "x"),
+            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt)",
+        ),
         (("stages.sample", "--model", "lstm", "--top-k", "0"), "--top-k: input should be"),
         (("stages.sample", "--model", "lstm", "--temperature", "-1"), "--temperature: input"),
         (("stages.sample", "--model", "lstm", "--prompt", ""), "--prompt: string should have"),

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from charlm import report
+from charlm import report, summary
 from charlm.errors import UserError
 
 LEAF = {
@@ -58,7 +58,7 @@ def test_the_best_streaming_validation_loss_comes_first():
 
 
 def test_the_terminal_table_has_a_line_a_model():
-    lines = report.as_text(report.leaderboard(RESULTS, {"better": 130.0})).splitlines()
+    lines = summary.as_text(report.leaderboard(RESULTS, {"better": 130.0})).splitlines()
     assert len(lines) == 5
     assert re.match(r"better +1,234  1\.4427 .* 130 s$", lines[2])
     assert lines[3].endswith(" -")

@@ -102,25 +102,6 @@ def joined_curves(results: list[Result]) -> list[dict[str, str | float]]:
     ]
 
 
-def as_text(rows: list[dict[str, Any]]) -> str:
-    """Return the leaderboard as a table for a terminal."""
-    width = max(len("model"), *(len(row["model"]) for row in rows))
-    lines = [
-        f"{'bits per character':{width + 12}}  streaming              windowed",
-        f"{'model':{width}}  parameters  validation  test       validation  test       training",
-    ]
-    for row in rows:
-        bits = [
-            row[way][split]["bits_per_char"] for way in WAYS for split in ("validation", "test")
-        ]
-        seconds = row["training_seconds"]
-        lines.append(
-            f"{row['model']:{width}}  {row['parameters']:10,}  {bits[0]:<10.4f}  {bits[1]:<9.4f}  "
-            f"{bits[2]:<10.4f}  {bits[3]:<9.4f}  {'-' if seconds is None else f'{seconds:.0f} s'}"
-        )
-    return "\n".join(lines)
-
-
 def page(
     results: list[Result],
     rows: list[dict[str, Any]],

@@ -1,12 +1,33 @@
 """What `make repro` ends with: the leaderboard and where to look next."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from charlm import report
 from charlm.cli import one_line_errors
 from charlm.files import read_json
+
+
+def as_text(rows: list[dict[str, Any]]) -> str:
+    """Return the leaderboard as a table for a terminal."""
+    width = max(len("model"), *(len(row["model"]) for row in rows))
+    lines = [
+        f"{'bits per character':{width + 12}}  streaming              windowed",
+        f"{'model':{width}}  parameters  validation  test       validation  test       training",
+    ]
+    for row in rows:
+        bits = [
+            row[way][split]["bits_per_char"]
+            for way in ("streaming", "windowed")
+            for split in ("validation", "test")
+        ]
+        seconds = row["training_seconds"]
+        lines.append(
+            f"{row['model']:{width}}  {row['parameters']:10,}  {bits[0]:<10.4f}  {bits[1]:<9.4f}  "
+            f"{bits[2]:<10.4f}  {bits[3]:<9.4f}  {'-' if seconds is None else f'{seconds:.0f} s'}"
+        )
+    return "\n".join(lines)
 
 
 @click.command()
@@ -18,7 +39,7 @@ def main() -> None:
     Example:
       python -m charlm.summary
     """
-    click.echo(report.as_text(read_json(Path("reports/leaderboard.json"))))
+    click.echo(as_text(read_json(Path("reports/leaderboard.json"))))
     click.echo(
         "\n"
         "Look next at:\n"

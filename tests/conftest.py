@@ -2,10 +2,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings as hypothesis_settings
 
 from charlm import corpus, params
 from charlm.encoding import encode, read_text
 from tests.workspace import PROJECT
+
+# The same cases every time, and no time limit on a case: these machines are shared.
+hypothesis_settings.register_profile("charlm", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("charlm")
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,8 @@ def test_what_is_left_is_a_distribution(logits, temperature, top_k, top_p):
     kept = sampling.restrict(torch.tensor([logits]), temperature, top_k, top_p)[0]
     assert kept.sum().item() == pytest.approx(1)
     assert (kept >= 0).all()
-    assert kept[torch.tensor(logits).argmax()] > 0
+    # The likeliest stays; of logits that differ by less than rounding either may be it.
+    assert torch.tensor(logits)[kept > 0].max().item() == pytest.approx(max(logits), abs=1e-5)
     if top_k is not None:
         assert (kept > 0).sum() <= top_k
 

@@ -4,10 +4,10 @@ BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui
+.PHONY: help setup repro test lint smoke ui sources-long
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 repro: setup  ## run the pipeline (15 minutes on two cores, seconds if nothing changed)
 	@python -m charlm.check
@@ -24,6 +24,11 @@ lint: setup  ## check style and types
 
 smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 	@python -m tests.workspace .smoke
+
+sources-long: setup  ## the published runs that take hours, those not recorded yet
+	@python -m charlm.check
+	@dvc repro --quiet encode
+	@python -m benchmarks.sources
 
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
 	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000) (Ctrl-C ends it)"

@@ -1,12 +1,20 @@
 """Score one model on every target of the holdout."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from charlm import encoding, params
 from charlm.cli import one_line_errors, progress
 from charlm.files import write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from charlm.checkpoint import Config
+    from charlm.models.base import LanguageModel
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -17,56 +25,89 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 def main(name: str) -> None:
     """Write results/MODEL/metrics.json: windowed and streaming losses of each split.
 
+    A model that was trained on all of the text has no holdout: it is scored on all of it,
+    windowed, and what is written is called seen.
+
     \b
     Example:
       python -m stages.evaluate --model lstm
     """
     params.load().model(name)
-    ids, validation_length = encoding.load_holdout(ENCODED)
+    splits = {split: encoding.load_split(ENCODED, split) for split in encoding.SPLITS}
 
-    import torch
-
-    from charlm import checkpoint, evaluation
+    from charlm import checkpoint
     from charlm.models.base import start_torch
 
     device = start_torch()
     model, config = checkpoint.load(MODELS / name, device)
-    bytes_of_targets = config.vocabulary.bytes_of_ids[ids[1:]]
-    parts = {
-        "validation": slice(None, validation_length),
-        "test": slice(validation_length, None),
-        "holdout": slice(None),
-    }
-    held = torch.tensor(ids).to(device)
-    with progress(2 * (len(ids) - 1), "char", f"{name} evaluation") as bar:
-        ways = {
-            "windowed": evaluation.windowed(model, held, config.block, bar.update),
-            "streaming": evaluation.streaming(model, held, bar.update),
-        }
-    metrics = {
-        way: {
-            split: evaluation.summarise(
-                (nats[part], correct[part]), int(bytes_of_targets[part].sum())
-            )
-            for split, part in parts.items()
-        }
-        for way, (nats, correct) in ways.items()
-    }
+    metrics = score(name, model, config, splits, device)
     write_json(
         RESULTS / name / "metrics.json",
         {
             "model": name,
+            "trained_on": config.trained_on,
             "parameters": model.parameter_count,
             "context_length": model.context_length,
             **metrics,
         },
     )
-    leaf = metrics["streaming"]["holdout"]
+    way, split = ("streaming", "holdout") if "streaming" in metrics else ("windowed", "seen")
+    leaf = metrics[way][split]
     click.echo(
-        f"{name}: holdout, streaming: {leaf['nats_per_char']:.4f} nats, "
+        f"{name}: {split}, {way}: {leaf['nats_per_char']:.4f} nats, "
         f"{leaf['bits_per_char']:.4f} bits per character",
         err=True,
     )
+
+
+def score(
+    name: str,
+    model: "LanguageModel",
+    config: "Config",
+    splits: dict[str, encoding.Ids],
+    device: "torch.device",
+) -> dict[str, Any]:
+    """Return the losses of a trained model by way of evaluation and split.
+
+    Args:
+        name: of the entry, for the progress display.
+        model: in evaluation mode, on the device.
+        config: how it was made.
+        splits: ids of each split.
+        device: to compute on.
+    """
+    import torch
+
+    from charlm import evaluation
+
+    if config.trained_on == "all":
+        ids = np.concatenate(list(splits.values()))
+        parts = {"seen": slice(None)}
+    else:
+        train, validation, test = splits.values()
+        ids = np.concatenate([train[-1:], validation, test])
+        first = len(validation)
+        parts = {
+            "validation": slice(None, first),
+            "test": slice(first, None),
+            "holdout": slice(None),
+        }
+    held = torch.tensor(ids).to(device)
+    passes = 1 if config.trained_on == "all" else 2
+    with progress(passes * (len(ids) - 1), "char", f"{name} evaluation") as bar:
+        ways = {"windowed": evaluation.windowed(model, held, config.block, bar.update)}
+        if config.trained_on == "train":
+            ways["streaming"] = evaluation.streaming(model, held, bar.update)
+    bytes_of_targets = config.vocabulary.bytes_of_ids[ids[1:]]
+    return {
+        way: {
+            part: evaluation.summarise(
+                (nats[where], correct[where]), int(bytes_of_targets[where].sum())
+            )
+            for part, where in parts.items()
+        }
+        for way, (nats, correct) in ways.items()
+    }
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import click
 
 from charlm import params, report, tracking
 from charlm.cli import one_line_errors
-from charlm.errors import UserError
 from charlm.files import project_root, read_json, write_json, write_text
 
 MODELS, RESULTS, OUTPUT = Path("models"), Path("results"), Path("reports")
@@ -26,14 +25,8 @@ def main() -> None:
       python -m stages.report
     """
     settings = params.load()
-    # What was trained on all of the text has seen the holdout: it is in no ranking.
-    results = [
-        report.read_result(RESULTS / name)
-        for name, entry in settings.models.items()
-        if entry.training.trained_on == "train"
-    ]
-    if not results:
-        raise UserError("params.yaml: models: every entry is trained on all: nothing to rank")
+    # A reproduction has seen the holdout: it is in the table of sources and in no ranking.
+    results = [report.read_result(RESULTS / name) for name in settings.models]
     recorded = read_json(TIMES)
     times = recorded["seconds"] if recorded["scale"] == settings.scale else {}
     rows = report.leaderboard(results, times)
@@ -44,7 +37,9 @@ def main() -> None:
     write_json(OUTPUT / "curves.json", report.joined_curves(results))
     machine = recorded["machine"] if times else ""
     entropy = read_json(RESULTS / "entropy.json")
-    write_text(OUTPUT / "report.html", report.page(results, rows, entropy, machine, settings.scale))
+    sources = read_json(OUTPUT / "sources.json")
+    page = report.page(results, rows, entropy, sources, machine, settings.scale)
+    write_text(OUTPUT / "report.html", page)
     track(settings)
     best = rows[0]["streaming"]["validation"]["bits_per_char"]
     click.echo(
@@ -57,7 +52,7 @@ def main() -> None:
 def track(settings: params.Params) -> None:
     """Add what later stages found to each model's MLflow run."""
     tracker = tracking.Tracker(settings.corpus.name, project_root())
-    for name in settings.models:
+    for name in settings.entries:
         folder = RESULTS / name
         metrics: dict[str, Any] = tracking.evaluation_metrics(folder / "metrics.json")
         tracker.attach(

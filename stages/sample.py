@@ -22,6 +22,10 @@ MODELS = Path("models")
 @click.option(
     "--top-p", type=float, help="Draw among the likeliest symbols of total probability p."
 )
+@click.option(
+    "--context",
+    help="Characters to read again for each one drawn, or block; carried otherwise.",
+)
 @click.option("--samples", type=int, help="How many texts to draw side by side.")
 @click.option("--seed", type=int, help="Same seed, same text.")
 @click.option("--stream", is_flag=True, help="Print each character as it is drawn.")
@@ -32,14 +36,18 @@ MODELS = Path("models")
 def main(name: str, output: Path | None, stream: bool, seed: int | None, **given: Any) -> None:
     """Print text drawn from a trained model; what is not given comes from params.yaml.
 
+    There an entry of `models` has its own settings, those of its document, before the common ones.
+    A prompt of params.yaml that the corpus cannot spell gives way to its first symbol.
+
     \b
     Examples:
       python -m stages.sample --model lstm --prompt "ROMEO:" --stream
       python -m stages.sample --model gpt --temperature 0.5 --top-k 5 --samples 3
     """
     settings = params.load()
-    settings.model(name)
-    chosen = params.override(settings.sampling, given)
+    if given["context"] is not None and given["context"].isdecimal():
+        given["context"] = int(given["context"])
+    chosen = params.override(settings.model(name).sampling, given)
     seed = settings.seeds.sampling if seed is None else seed
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed: must be from 0 to 2^63 - 1, not {seed}")
@@ -58,28 +66,38 @@ def main(name: str, output: Path | None, stream: bool, seed: int | None, **given
     device = start_torch()
     model, config = checkpoint.load(MODELS / name, device)
     vocabulary = config.vocabulary
+    prompt = chosen.prompt or vocabulary.symbols[0]
     try:
-        prompt = torch.tensor(vocabulary.encode(chosen.prompt)).long().to(device)
+        ids = vocabulary.encode(prompt)
     except UserError as error:
-        raise UserError(f"prompt: {error}") from None
+        if given["prompt"] is not None:
+            raise UserError(f"--prompt: {error}") from None
+        prompt = vocabulary.symbols[0]
+        ids = vocabulary.encode(prompt)
+        click.echo(
+            f"{name}: params.yaml's prompt cannot be used ({error}): "
+            f"beginning at the first symbol, {prompt!r}",
+            err=True,
+        )
     drawn = sampling.draw(
         model,
-        prompt,
+        torch.tensor(ids).long().to(device),
         chosen.length,
         chosen.samples,
         torch.Generator().manual_seed(seed),
         chosen.temperature,
         chosen.top_k,
         chosen.top_p,
+        config.block if chosen.context == "block" else chosen.context,
     )
     if stream:
-        click.echo(chosen.prompt, nl=False)
+        click.echo(prompt, nl=False)
         for ids_B in drawn:
             click.echo(vocabulary.decode(ids_B.tolist()), nl=False)
         click.echo()
         return
     columns = torch.stack(list(drawn), dim=1)
-    texts = [chosen.prompt + vocabulary.decode(row) for row in columns.tolist()]
+    texts = [prompt + vocabulary.decode(row) for row in columns.tolist()]
     text = "\n\n".join(
         f"=== sample {number} of {len(texts)} ===\n{body}"
         for number, body in enumerate(texts, start=1)

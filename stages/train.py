@@ -17,7 +17,7 @@ import click
 from charlm import encoding, params
 from charlm.cli import one_line_errors, progress
 from charlm.errors import UserError
-from charlm.files import project_root, write_text
+from charlm.files import project_root, write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 @click.option("--model", "name", required=True, help="Entry under `models` in params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
-    """Train a model into models/MODEL/ and its loss curve into results/MODEL/curve.csv.
+    """Train a model into models/MODEL/, its curve and activations into results/MODEL/.
 
     The budget is the one of `scale` in params.yaml. The device is the best of this machine.
 
@@ -48,7 +48,7 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     """Train one entry and write what it became; torch is imported only now, after all checks."""
     import torch
 
-    from charlm import checkpoint, tracking, training
+    from charlm import activations, checkpoint, tracking, training
     from charlm.models.base import start_torch
     from charlm.vocabulary import Vocabulary
 
@@ -58,6 +58,7 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     config = checkpoint.Config(
         model=entry.model,
         block=budget.block,
+        trained_on=entry.trained_on,
         symbols=vocabulary.symbols,
         architecture=entry.architecture,
         training=budget.model_dump(),
@@ -66,7 +67,7 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     torch.manual_seed(settings.seeds.initialisation)
     model = config.build().to(device)
     ids = {split: torch.tensor(splits[split]).to(device) for split in splits}
-    seen = torch.cat(list(ids.values())) if budget.trained_on == "all" else ids["train"]
+    seen = torch.cat(list(ids.values())) if entry.trained_on == "all" else ids["train"]
 
     tracker = tracking.Tracker(settings.corpus.name, root)
     tracker.start(
@@ -76,14 +77,16 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
         {"device": device_name(device), "version.torch": torch.__version__},
         {"name": settings.corpus.name, **encoding.describe(ENCODED)},
     )
+    steps_in_all = budget.steps_on(len(seen))
     per_step = (budget.batch or len(seen) - budget.block) * budget.block
+    flow = {"initial": activations.statistics(model, seen, budget.block)}
     started = time.perf_counter()
     try:
-        with progress(budget.steps * per_step, "char", entry.name) as bar:
+        with progress(steps_in_all * per_step, "char", entry.name) as bar:
 
             def advance(steps: int, nats: float) -> None:
                 step = bar.n // per_step + steps
-                bar.set_postfix_str(f"step {step:,}/{budget.steps:,}, {nats:.3f} nats", False)
+                bar.set_postfix_str(f"step {step:,}/{steps_in_all:,}, {nats:.3f} nats", False)
                 bar.update(steps * per_step)
 
             curve = training.fit(
@@ -105,6 +108,7 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
         tracker.fail("FAILED")
         raise
     seconds = time.perf_counter() - started
+    flow["trained"] = activations.statistics(model, seen, budget.block)
     last = curve[-1]
     rate = last.characters / seconds
 
@@ -115,10 +119,16 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     writer.writeheader()
     writer.writerows(asdict(point) for point in curve)
     write_text(results / "curve.csv", table.getvalue())
+    write_json(results / "activations.json", flow)
     tracker.finish(
-        {"train_seconds": seconds, "characters_per_second": rate},
+        {"train_seconds": seconds, "characters_per_second": rate, **tracking.flow_metrics(flow)},
         {"weights_sha256": tracking.weights_digest(folder)},
-        [folder / checkpoint.WEIGHTS, folder / checkpoint.CONFIG, results / "curve.csv"],
+        [
+            folder / checkpoint.WEIGHTS,
+            folder / checkpoint.CONFIG,
+            results / "curve.csv",
+            results / "activations.json",
+        ],
     )
     click.echo(
         f"{entry.name}: {last.step:,} steps in {seconds:.1f} s on {device.type} "

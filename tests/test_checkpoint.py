@@ -12,7 +12,8 @@ SMOKE = at_scale("smoke")
 
 def config(name):
     entry = SMOKE.model(name)
-    return checkpoint.Config(entry.model, entry.training.block, "abc", entry.architecture, {}, {})
+    block = entry.training.block
+    return checkpoint.Config(entry.model, block, "train", "abc", entry.architecture, {}, {})
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from charlm import params
 from tests.workspace import PROJECT
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-TARGETS = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 
 
 def commands() -> list[str]:
@@ -68,8 +68,9 @@ def check_dvc(rest: list[str]) -> None:
     yaml = YAML(typ="safe", pure=True)
     content = yaml.load(PROJECT / "params.yaml")
     for override in overrides:
-        if override.startswith("~models."):
-            del content["models"][override.removeprefix("~models.")]
+        if override.startswith("~"):
+            section, name = override[1:].split(".")
+            del content[section][name]
             continue
         key, value = override.split("=", 1)
         inner = content

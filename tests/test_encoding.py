@@ -66,10 +66,6 @@ def test_what_is_saved_is_loaded(tmp_path):
         loaded = encoding.load_split(tmp_path, split)
         assert loaded.dtype == ids.dtype
         assert loaded.tolist() == ids.tolist()
-    holdout, length = encoding.load_holdout(tmp_path)
-    assert length == len(encoded.splits["validation"])
-    assert holdout[0] == encoded.splits["train"][-1]
-    assert len(holdout) == 1 + length + len(encoded.splits["test"])
 
 
 def test_missing_and_damaged_ids_are_named(tmp_path):

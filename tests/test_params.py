@@ -120,11 +120,79 @@ def test_scale_picks_the_budget(content):
             2000,
             "params.yaml: models.gpt.quick: warmup (2000) must be below steps (2000)",
         ),
+        (
+            "models.lstm.training.epochs",
+            3,
+            "params.yaml: models.lstm.smoke: one of steps and epochs must be a number",
+        ),
+        ("models.rnn.sampling", None, "params.yaml: models.rnn.sampling: must be a mapping"),
+        (
+            "models.rnn.sampling.topk",
+            5,
+            "params.yaml: models.rnn.sampling.topk: unknown key 'topk' (did you mean 'top_k'?)",
+        ),
+        (
+            "models.rnn.sampling.top_k",
+            0,
+            "params.yaml: models.rnn.sampling.top_k: input should be greater",
+        ),
+        ("sampling.context", "blok", "params.yaml: sampling.context: must be a positive number, b"),
+        ("sampling.context", 0, "params.yaml: sampling.context: must be a positive number, block"),
+        (
+            "reproductions.rnn_all.entry",
+            "rnm",
+            "params.yaml: reproductions.rnn_all.entry: unknown model 'rnm' (did you mean 'rnn'?)",
+        ),
+        (
+            "reproductions.rnn_all.model",
+            "gru",
+            "params.yaml: reproductions.rnn_all.model: must be rnn, as in models.rnn",
+        ),
+        (
+            "reproductions.rnn_all.trained_on",
+            "train",
+            "params.yaml: reproductions.rnn_all.trained_on: input should be 'all'",
+        ),
+        (
+            "reproductions.rnn",
+            {"entry": "rnn", "model": "rnn", "trained_on": "all"},
+            "params.yaml: reproductions.rnn: models has an entry of this name",
+        ),
+        (
+            "reproductions.Bad",
+            {"entry": "rnn", "model": "rnn", "trained_on": "all"},
+            "params.yaml: reproductions: 'Bad' cannot be a name",
+        ),
     ],
 )
 def test_each_mistake_is_one_line_naming_file_and_key(content, key, value, expected):
     set_key(content, key, value)
     assert message(content).startswith(expected)
+
+
+def test_a_reproduction_is_its_entry_on_all_of_the_text(content):
+    parsed = params.parse(content, "p")
+    ours, theirs = parsed.model("mlp"), parsed.model("mlp_all")
+    assert (ours.trained_on, theirs.trained_on) == ("train", "all")
+    assert theirs.name == "mlp_all"
+    assert theirs.training == ours.training
+    assert list(parsed.entries)[: len(parsed.models)] == list(parsed.models)
+
+
+def test_documents_have_their_own_sampling(content):
+    """Temperature 0.5 (A), the block read again from token 0 (B), token 0 (D), top-k 5 (E)."""
+    parsed = params.parse(content, "p")
+    shake = parsed.model("shake_lstm").sampling
+    assert (shake.temperature, shake.length) == (0.5, 500)
+    assert shake.prompt == "To be or not to be that is the question"
+    lmnet = parsed.model("lmnet_all").sampling
+    assert (lmnet.prompt, lmnet.context, lmnet.length, lmnet.top_k) == (None, "block", 1000, None)
+    bigram = parsed.model("bigram").sampling
+    assert (bigram.prompt, bigram.length, bigram.temperature) == (None, 1000, 1.0)
+    for name, prompt in (("rnn", "H"), ("lstm_scratch", "M")):
+        drawn = parsed.model(name).sampling
+        assert (drawn.prompt, drawn.top_k, drawn.length, drawn.context) == (prompt, 5, 500, None)
+    assert parsed.model("lstm").sampling == parsed.sampling
 
 
 def test_a_missing_key_says_where_it_belongs(content):
@@ -147,7 +215,9 @@ def test_every_key_is_needed(content):
                 yield from paths(value, (*prefix, key))
 
     for path in list(paths(content)):
-        if path == ("models",) or (path[0] == "models" and len(path) == 2):
+        entry = path[0] in ("models", "reproductions") and len(path) == 2
+        own_sampling = path[0] == "models" and "sampling" in path[:-1]
+        if path == ("models",) or entry or own_sampling:
             continue
         broken = copy.deepcopy(content)
         inner = broken

@@ -3,6 +3,7 @@
 import ast
 import csv
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -64,7 +65,10 @@ def all_imports(file: str) -> set[str]:
 def test_a_stage_declares_exactly_the_code_that_it_imports(stage):
     declared = {dep for dep in GRAPH[stage]["deps"] if dep.endswith(".py")}
     needed = all_imports(f"stages/{stage}.py") | {"stages/__init__.py", "src/charlm/__init__.py"}
-    if "src/charlm/checkpoint.py" in needed:
+    if stage == "sources":
+        # It builds two models by name, for a figure that only they have.
+        needed |= {"src/charlm/models/bigram.py", "src/charlm/models/rnn.py"}
+    elif "src/charlm/checkpoint.py" in needed:
         # It builds a model by name; a model's file may import the base alone.
         needed.add(ENTRY_FILE)
         for path in (PROJECT / "src/charlm/models").glob("*.py"):
@@ -133,6 +137,7 @@ def test_metrics_have_the_agreed_form(pipeline):
         content = metrics(pipeline, name)
         assert list(content) == [
             "model",
+            "trained_on",
             "parameters",
             "context_length",
             "windowed",
@@ -174,6 +179,39 @@ def test_the_report_holds_every_model(pipeline):
     assert len(sample) == 2 * (500 + len("=== sample 1 of 2 ===\nROMEO:\n")) + 3
 
 
+def test_a_reproduction_is_in_no_ranking_but_in_the_table_of_sources(pipeline):
+    content = metrics(pipeline, "mlp_all")
+    assert content["trained_on"] == "all"
+    assert list(content["windowed"]) == ["seen"]
+    assert content["windowed"]["seen"]["characters"] == 1_115_393
+    assert "streaming" not in content
+    assert "mlp_all" not in (pipeline / "reports/leaderboard.json").read_text()
+    found = json.loads((pipeline / "reports/sources.json").read_text())
+    rows = {(row["document"], row["figure"]): row for row in found["rows"]}
+    assert rows["A", "H_1 / 1, bits per character"]["verdict"] == "reproduced"
+    # 200 steps are not 10,000: what was not run is not compared.
+    for figure in (
+        ("C", "step 9,000, one batch of 1,024"),
+        ("D", "step 10,000, one batch of 32 x 8"),
+    ):
+        assert rows[figure]["verdict"] == "not run at the published budget"
+        assert rows[figure]["ours"] is None
+    assert found["this_run"]["mlp_all"]["full_pass"]["text"] == "seen"
+
+
+def test_activations_are_recorded(pipeline):
+    for name in (*ZOO, "mlp_all"):
+        found = json.loads((pipeline / "results" / name / "activations.json").read_text())
+        assert list(found) == ["initial", "trained"]
+        first, last = found.values()
+        assert [row["layer"] for row in first["layers"]][-3:] == [
+            "output",
+            "predictions",
+            "weights",
+        ]
+        assert last["nats_per_char"] < first["nats_per_char"]
+
+
 def test_no_clock_and_no_machine_in_the_outputs(pipeline):
     for path in [*pipeline.glob("models/*/config.json"), *pipeline.glob("results/**/*.*")]:
         text = path.read_text().lower()
@@ -187,9 +225,13 @@ def test_one_mlflow_run_a_model_with_its_results(pipeline):
     client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tinyshakespeare")
     runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
-    assert sorted(runs) == ["bigram", "gpt", "lstm", "mlp"]
+    assert sorted(runs) == ["bigram", "gpt", "lstm", "mlp", "mlp_all"]
+    reproduced = runs.pop("mlp_all")
+    assert reproduced.data.tags["dvc.stage"] == "reproduce@mlp_all"
+    assert reproduced.data.metrics["windowed.seen.nats_per_char"] > 0
     for name, found in runs.items():
         assert found.info.status == "FINISHED"
+        assert found.data.metrics["activations.initial.output.mean_abs"] > 0
         assert found.data.tags["dvc.stage"] == f"train@{name}"
         assert found.data.metrics["streaming.test.nats_per_char"] == pytest.approx(
             metrics(pipeline, name)["streaming"]["test"]["nats_per_char"]
@@ -205,7 +247,7 @@ def test_nothing_to_do_does_nothing(pipeline):
 
 def test_the_same_bytes_again(pipeline):
     before = (pipeline / "dvc.lock").read_bytes()
-    again = ["train@lstm", "train@gpt", "evaluate@gpt", "sample@gpt", "report"]
+    again = ["train@lstm", "train@gpt", "evaluate@gpt", "sample@gpt", "sources", "report"]
     assert stages_run(pipeline, "--force", "--single-item", *again) == again
     assert (pipeline / "dvc.lock").read_bytes() == before
 
@@ -213,12 +255,18 @@ def test_the_same_bytes_again(pipeline):
 def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
     before = (pipeline / "dvc.lock").read_bytes()
     change(pipeline, models__lstm__smoke__steps=20)
-    assert stages_run(pipeline) == ["train@lstm", "evaluate@lstm", "sample@lstm", "report"]
+    assert stages_run(pipeline) == [
+        "train@lstm",
+        "evaluate@lstm",
+        "sample@lstm",
+        "sources",
+        "report",
+    ]
     changed = metrics(pipeline, "lstm")
     change(pipeline, models__lstm__smoke__steps=100)
     # DVC's run cache keeps what git does not, so the model and its sample come back as they were;
     # the files that git keeps are made again in seconds.
-    assert stages_run(pipeline) == ["evaluate@lstm", "report"]
+    assert stages_run(pipeline) == ["evaluate@lstm", "sources", "report"]
     assert metrics(pipeline, "lstm") != changed
     assert (pipeline / "dvc.lock").read_bytes() == before
     shown = run(pipeline, "dvc", "metrics", "show", "--json").stdout
@@ -249,6 +297,7 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
     run(pipeline, "git", "add", "inside.txt")
     for name, path in (("outside", str(outside)), ("inside", "inside.txt")):
         others = [f"~models.{other}" for other in ZOO if other != "bigram"]
+        others.append("~reproductions.mlp_all")
         overrides = [*others, f"corpus.path={path}", f"corpus.name={name}"]
         flags = [word for override in overrides for word in ("-S", override)]
         run(pipeline, "dvc", "exp", "run", "--queue", "-n", name, *flags)
@@ -277,14 +326,14 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
         (("stages.train", "--model", "lstn"), "unknown model 'lstn' (did you mean 'lstm'?)"),
         (
             ("stages.evaluate", "--model", "x"),
-            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt)",
+            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt, mlp_all)",
         ),
         (("stages.sample", "--model", "lstm", "--top-k", "0"), "--top-k: input should be"),
         (("stages.sample", "--model", "lstm", "--temperature", "-1"), "--temperature: input"),
         (("stages.sample", "--model", "lstm", "--prompt", ""), "--prompt: string should have"),
         (
             ("stages.sample", "--model", "bigram", "--prompt", "naïve"),
-            "prompt: symbol 'ï' (U+00EF) at position 2 is not in the vocabulary",
+            "--prompt: symbol 'ï' (U+00EF) at position 2 is not in the vocabulary",
         ),
     ],
 )
@@ -331,3 +380,85 @@ def test_people_can_watch_a_model_write(pipeline):
         pipeline, *command, "--temperature", "0", "--length", "50", "--samples", "1", "--seed", "9"
     )
     assert greedy.stdout == again.stdout
+
+
+UNIGRAM = '''"""Unigram: how often each symbol occurs, whatever came before it."""
+
+import torch
+from torch import Tensor, nn
+
+from charlm.models.base import LanguageModel, State
+from charlm.schema import PositiveRate, Schema
+
+
+class Architecture(Schema):
+    """How large the first weights are."""
+
+    start: PositiveRate
+
+
+class Model(LanguageModel):
+    """One weight a symbol."""
+
+    context_length = 1
+
+    def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.logits_V = nn.Parameter(torch.randn(vocabulary_size) * architecture.start)
+
+    def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The same logits everywhere."""
+        return self.logits_V.expand(*ids_BT.shape, -1), None
+'''
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
+def test_a_further_model_takes_one_file_and_one_entry(pipeline):
+    """As CONTRIBUTING says: nothing else is touched, nothing else is trained."""
+    (pipeline / "src/charlm/models/unigram.py").write_text(UNIGRAM)
+    bigram = YAML(typ="safe", pure=True).load(pipeline / "params.yaml")["models"]["bigram"]
+    entry = {**bigram, "model": "unigram", "architecture": {"start": 0.1}, "sampling": {}}
+    change(pipeline, models__unigram=entry)
+    ran = stages_run(pipeline)
+    assert ran == ["train@unigram", "evaluate@unigram", "sample@unigram", "sources", "report"]
+    rows = json.loads((pipeline / "reports/leaderboard.json").read_text())
+    found = next(row for row in rows if row["model"] == "unigram")
+    assert found["parameters"] == 65
+    assert 3.0 < found["streaming"]["holdout"]["nats_per_char"] < 4.3
+    assert "<h3>unigram</h3>" in (pipeline / "reports/report.html").read_text()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tinyshakespeare")
+    (run_found,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'unigram'")
+    assert "streaming.holdout.nats_per_char" in run_found.data.metrics
+
+
+JAPANESE = "春はあけぼの。やうやう白くなりゆく山際、\r\nすこしあかりて、紫だちたる雲\r\n"
+
+
+def test_any_corpus_works_or_is_refused_in_one_line(pipeline, tmp_path):
+    """Japanese with CRLF: the prompts of params.yaml cannot be spelt, and that is no reason."""
+    folder = copy_project(tmp_path / "copy", ("bigram", "lstm"), scale="smoke")
+    (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    own = folder / "own.txt"
+    own.write_bytes((JAPANESE * 150).encode())
+    change(folder, corpus__path="own.txt")
+    done = run(folder, "dvc", "repro")
+    assert "beginning at the first symbol, '\\n'" in done.stderr
+    sample = (folder / "results/lstm/sample.txt").read_bytes().decode()
+    assert set(
+        sample.replace("=== sample 1 of 2 ===", "").replace("=== sample 2 of 2 ===", "")
+    ) <= (set(JAPANESE) | {"\n"})
+    rows = json.loads((folder / "reports/leaderboard.json").read_text())
+    bits = rows[0]["streaming"]["holdout"]
+    assert bits["bits_per_char"] < math.log2(len(set(JAPANESE)))
+    found = json.loads((folder / "results/lstm/metrics.json").read_text())["streaming"]["holdout"]
+    assert found["bits_per_byte"] < 0.7 * found["bits_per_char"]
+    table = json.loads((folder / "reports/sources.json").read_text())
+    assert "another corpus" in table["verdicts"]
+    own.write_text("To be, or not to be, that is the question. " * 7)
+    done = run(folder, "dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert re.search(r"Error: the \w+ split has \d+ characters, but \w+ needs at", done.stderr)
+    assert "Traceback" not in done.stderr

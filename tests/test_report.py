@@ -25,6 +25,48 @@ ENTROPY = {
 }
 
 
+LAYERS = [
+    {
+        "layer": "output",
+        "kind": "logits",
+        "mean_abs": 0.25,
+        "sd": 0.3125,
+        "gradient_mean_abs": None,
+        "gradient_sd": None,
+        "first_values": [0.5, -0.25],
+    }
+]
+SOURCES = {
+    "verdicts": {"reproduced": 1, "not run at the published budget": 1},
+    "rows": [
+        {
+            "document": "B",
+            "entry": "lmnet_all",
+            "figure": f"step {step}",
+            "published": 4.1738,
+            "ours": ours,
+            "difference": None if ours is None else ours - 4.1738,
+            "tolerance": None if ours is None else 0.01,
+            "verdict": verdict,
+            "full_pass": {"text": "seen", "nats_per_char": 1.75} if ours else None,
+            "evidence": "dvc repro",
+            "remark": "<b>wide</b>",
+        }
+        for step, ours, verdict in (
+            (0, 4.1751, "reproduced"),
+            (500, None, "not run at the published budget"),
+        )
+    ],
+    "this_run": {
+        "lmnet_all": {
+            "trained_on": "all",
+            "steps": 600,
+            "full_pass": {"text": "seen", "nats_per_char": 1.75},
+        }
+    },
+}
+
+
 def result(name, nats, sample="ROMEO: hello"):
     splits = dict.fromkeys(report.HELD_OUT, LEAF)
     metrics = {
@@ -40,7 +82,10 @@ def result(name, nats, sample="ROMEO: hello"):
         "bits_per_char": nats / math.log(2),
     }
     curve = [{"characters": c, "validation_nats": 4.0 - c / 200} for c in (0.0, 100.0, 200.0)]
-    return report.Result(name, metrics, curve, sample)
+    activations = {
+        when: {"nats_per_char": 4.2, "layers": LAYERS} for when in ("initial", "trained")
+    }
+    return report.Result(name, metrics, curve, sample, activations)
 
 
 RESULTS = [result("worse", 2.0), result("better", 1.0), result("middle", 1.2)]
@@ -66,7 +111,7 @@ def test_the_terminal_table_has_a_line_a_model():
 
 def page(results=RESULTS):
     rows = report.leaderboard(results, {})
-    return report.page(results, rows, ENTROPY, "", "smoke")
+    return report.page(results, rows, ENTROPY, SOURCES, "", "smoke")
 
 
 def test_the_page_is_self_contained_and_the_same_every_time():
@@ -81,6 +126,16 @@ def test_ids_of_the_pictures_do_not_collide():
     ids = re.findall(r' id="([^"]+)"', page())
     repeated = {name for name in ids if ids.count(name) > 1}
     assert not repeated
+
+
+def test_the_table_of_sources_shows_verdicts_and_never_pretends():
+    html = page()
+    assert "1 of 2 reproduced" in html
+    assert '<td class="met">reproduced</td>' in html
+    assert "+0.0013" in html
+    assert "<td>not run at the published budget</td>" in html
+    assert "1.7500 nats (seen, in training)" in html
+    assert "&lt;b&gt;wide&lt;/b&gt;" in html
 
 
 def test_a_sample_stays_text():
@@ -98,10 +153,12 @@ def test_results_are_read(tmp_path):
     (tmp_path / "curve.csv").write_text("step,validation_nats\n0,4.5\n10,3.5\n")
     (tmp_path / "sample.txt").write_text("a\r\nb", newline="")
     (tmp_path / "metrics.json").write_text(json.dumps({"parameters": 3}))
+    (tmp_path / "activations.json").write_text(json.dumps({"initial": {}}))
     read = report.read_result(tmp_path)
     assert read.curve[1] == {"step": 10.0, "validation_nats": 3.5}
     assert read.sample == "a\r\nb"
     assert read.metrics == {"parameters": 3}
+    assert read.activations == {"initial": {}}
 
 
 def test_curves_are_joined_for_dvc_plots():

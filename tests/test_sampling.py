@@ -107,3 +107,35 @@ def test_drawn_frequencies_are_the_models():
     for symbol, share in zip(range(3, 8), expected, strict=True):
         # 20,000 draws: five standard deviations.
         assert counts[symbol] / 20_000 == pytest.approx(share, abs=5 * (share / 20_000) ** 0.5)
+
+
+def test_outside_of_the_five_best_nothing_is_ever_drawn():
+    model = models.build("bigram", 30, 8, {}).eval()
+    best = model.logits.weight.topk(5, dim=1).indices.tolist()
+    drawn = sampling.draw(
+        model, torch.tensor([3]), 200, 50, torch.Generator().manual_seed(0), top_k=5
+    )
+    before = [3] * 50
+    pairs = set()
+    for ids_B in drawn:
+        for previous, symbol in zip(before, ids_B.tolist(), strict=True):
+            assert symbol in best[previous]
+            pairs.add((previous, symbol))
+        before = ids_B.tolist()
+    assert len(pairs) > 100
+
+
+def test_a_cropped_context_forgets_what_is_before_it():
+    """A recurrent model that reads the last 4 again each time, against doing so by hand."""
+    architecture = SMOKE.model("lmnet").architecture
+    model = models.build("lmnet", 9, 8, architecture).eval()
+    prompt = torch.tensor([1, 2, 3, 4, 5, 6])
+    drawn = sampling.draw(
+        model, prompt, 20, 1, torch.Generator().manual_seed(0), temperature=0, context=4
+    )
+    text = prompt.tolist()
+    for ids_B in drawn:
+        with torch.no_grad():
+            logits_BTV, _ = model(torch.tensor([text[-4:]]))
+        assert ids_B.item() == logits_BTV[0, -1].argmax().item()
+        text.append(ids_B.item())

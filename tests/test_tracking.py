@@ -26,7 +26,7 @@ def track(root, name="lstm", digest="d1"):
         {"name": "shakespeare", "digest": "abc", "source": "data/encoded"},
     )
     for step in range(3):
-        tracker.point(Point(step, step * 10, 4.0 - step, 4.5 - step, 1e-3))
+        tracker.point(Point(step, step * 10, 4.0 - step, 4.1 - step, 4.5 - step, 1e-3))
     weights = root / "weights.safetensors"
     weights.write_bytes(b"w")
     tracker.finish({"train_seconds": 2.0}, {"weights_sha256": digest}, [weights])
@@ -91,7 +91,7 @@ def test_a_server_that_dies_while_training_is_said_once(tmp_path, no_server, cap
     tracker.start("a", {}, {}, {"name": "n", "digest": "d", "source": "s"})
     (tmp_path / "mlflow.db").write_bytes(b"not a database any more")
     for step in range(300):
-        tracker.point(Point(step, step, 1.0, 1.0, 1.0))
+        tracker.point(Point(step, step, 1.0, 1.0, 1.0, 1.0))
     tracker.finish({}, {}, [])
     assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1
 

@@ -1,4 +1,7 @@
+import copy
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,8 +9,8 @@ from torch.nn import functional
 
 from charlm import entropy, models, training
 from charlm.errors import UserError
-from charlm.models.base import LanguageModel
-from tests.workspace import at_scale
+from charlm.models.base import LanguageModel, detach
+from tests.workspace import PROJECT, at_scale
 
 SMOKE = at_scale("smoke")
 VOCABULARY = 65
@@ -24,17 +27,17 @@ def build(name, training_budget):
 
 def test_learning_rate_schedules():
     plan = budget(steps=100, warmup=10, learning_rate=1.0, decay="linear", decay_after=0.5)
-    rates = [training.learning_rate_at(step, plan) for step in range(100)]
+    rates = [training.learning_rate_at(step, plan.steps, plan) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[9] == pytest.approx(10 / 11)
     assert rates[10:50] == [1.0] * 40
     assert rates[75] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.02)
     cosine = plan.model_copy(update={"decay": "cosine", "final_learning_rate": 0.2})
-    assert training.learning_rate_at(50, cosine) == 1.0
-    assert training.learning_rate_at(75, cosine) == pytest.approx(0.6)
+    assert training.learning_rate_at(50, cosine.steps, cosine) == 1.0
+    assert training.learning_rate_at(75, cosine.steps, cosine) == pytest.approx(0.6)
     constant = plan.model_copy(update={"decay": "none"})
-    assert training.learning_rate_at(99, constant) == 1.0
+    assert training.learning_rate_at(99, constant.steps, constant) == 1.0
 
 
 def test_nanogpts_schedule(settings):
@@ -46,7 +49,7 @@ def test_nanogpts_schedule(settings):
         else:
             ratio = (step - 100) / (2000 - 100)
             expected = 1e-4 + 0.5 * (1 + math.cos(math.pi * ratio)) * (1e-3 - 1e-4)
-        assert training.learning_rate_at(step, plan) == pytest.approx(expected)
+        assert training.learning_rate_at(step, plan.steps, plan) == pytest.approx(expected)
 
 
 def test_only_matrices_decay():
@@ -119,6 +122,8 @@ def test_the_curve_is_the_mean_over_all_characters_since_the_last_point(corpus_i
             functional.cross_entropy(logits_BTV.flatten(0, 1), batch.targets_BT.flatten()).item()
         )
     assert curve[0].train_nats == pytest.approx(losses[0], rel=1e-6)
+    batch_nats = [point.batch_nats for point in curve]
+    assert batch_nats == pytest.approx([losses[0], losses[3], losses[6]], rel=1e-6)
     assert curve[1].train_nats == pytest.approx(sum(losses[:4]) / 4, rel=1e-6)
     assert curve[2].train_nats == pytest.approx(sum(losses[4:]) / 3, rel=1e-6)
 
@@ -171,6 +176,73 @@ def test_a_loss_that_is_no_number_stops_at_once(corpus_ids):
     plan = budget("mlp", learning_rate=1e30, steps=200)
     with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+ \(learning rate 1e\+30\)"):
         training.fit(build("mlp", plan), corpus_ids["train"], corpus_ids["validation"], plan, 0)
+
+
+def test_training_does_not_load_the_compiler():
+    """Nothing is compiled, and the import would double what a stage takes to start."""
+    code = (
+        "import sys, torch; from charlm import models, training;"
+        "from tests.workspace import at_scale;"
+        "from charlm.models.base import start_torch; start_torch();"
+        "model = models.build('bigram', 65, 8, {});"
+        "plan = at_scale('smoke').model('bigram').training.model_copy(update={'clip': 1.0});"
+        "text = torch.randint(65, (5000,)); training.fit(model, text, text, plan, 0);"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["mlp", "rnn", "lstm"])
+def test_the_optimizers_are_torchs_own(name, corpus_ids):
+    plan = budget(name, steps=5, validate_every=5, validation_characters=256, clip=None)
+    torch.manual_seed(1)
+    ours = build(name, plan)
+    theirs = copy.deepcopy(ours).train()
+    training.fit(ours, corpus_ids["train"][:9000], corpus_ids["validation"], plan, 2)
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    settings = {"lr": plan.learning_rate, "weight_decay": 0.0}
+    if plan.optimizer != "sgd":
+        settings |= {"betas": tuple(plan.betas), "fused": True}
+    optimizer = kind[plan.optimizer](
+        [
+            {"params": [p for p in theirs.parameters() if p.dim() > 1]},
+            {"params": [p for p in theirs.parameters() if p.dim() <= 1]},
+        ],
+        **settings,
+    )
+    optimizer.param_groups[0]["weight_decay"] = plan.weight_decay
+    torch.manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
+    make = training.batches.KINDS[plan.batches]
+    stream = make(corpus_ids["train"][:9000], plan.batch, plan.block, generator)
+    state = None
+    for step in range(5):
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate_at(step, 5, plan)
+        inputs_BT, targets_BT, fresh = next(stream)
+        carried = state if plan.batches == "streams" and not fresh else None
+        logits_BTV, state = theirs(inputs_BT, carried)
+        state = detach(state)
+        optimizer.zero_grad()
+        functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten()).backward()
+        optimizer.step()
+    for ours_P, theirs_P in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(ours_P, theirs_P)
+
+
+def test_epochs_are_passes_through_the_text(corpus_ids):
+    """Document E's counts: 7 steps an epoch of its sonnets, 87 of tiny Shakespeare."""
+    plan = budget("rnn", batch=128, block=100, steps=None, epochs=300)
+    assert plan.steps_on(94_081) == 2100
+    assert plan.steps_on(1_115_394) == 26_100
+    assert plan.steps_on(5) == 300
+    assert budget("perceptron_full_batch", steps=None, epochs=10).steps_on(1000) == 10
+    with pytest.raises(UserError, match=r"warmup \(9\) must be below the 2 steps that 2 epochs"):
+        budget(batch=32, block=8, steps=None, epochs=2, warmup=9).steps_on(257)
+    plan = budget(batch=4, block=8, steps=None, epochs=3)
+    text_N = corpus_ids["train"][:100]
+    curve = training.fit(build("bigram", plan), text_N, corpus_ids["validation"], plan, 0)
+    assert curve[-1].step == 9
 
 
 def test_training_stops_below_a_loss(corpus_ids):

@@ -25,8 +25,8 @@ def at_scale(scale: str) -> params.Params:
 def copy_project(destination: Path, zoo: Iterable[str] = (), **changes: Any) -> Path:
     """Copy what git tracks or would track, with some keys of params.yaml changed.
 
-    A zoo leaves only these entries in `models`. Sources of the corpus that are relative to the
-    project keep meaning the same files.
+    A zoo leaves only these entries in `models`, and the reproductions of them. Sources of the
+    corpus that are relative to the project keep meaning the same files.
     """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -54,6 +54,9 @@ def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
     for name in list(content["models"]):
         if zoo and name not in zoo:
             del content["models"][name]
+    for name, copied in list(content["reproductions"].items()):
+        if copied["entry"] not in content["models"]:
+            del content["reproductions"][name]
     for name, value in changes.items():
         *parents, last = name.split("__")
         inner = content

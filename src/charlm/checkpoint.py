@@ -27,6 +27,7 @@ class Config:
     Attributes:
         model: architecture, a file of charlm.models.
         block: training window, in characters.
+        trained_on: train, or all: the whole text, so that nothing of it is unseen.
         symbols: the vocabulary's symbols, in order.
         architecture: keys of the file's `Architecture`.
         training: the budget that made the weights.
@@ -35,6 +36,7 @@ class Config:
 
     model: str
     block: int
+    trained_on: str
     symbols: str
     architecture: dict[str, Any]
     training: dict[str, Any]

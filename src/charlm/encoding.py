@@ -123,12 +123,6 @@ def load_split(folder: Path, split: str) -> Ids:
     return ids
 
 
-def load_holdout(folder: Path) -> tuple[Ids, int]:
-    """Return the last training character and the whole holdout, and the length of validation."""
-    train, validation, test = (load_split(folder, split) for split in SPLITS)
-    return np.concatenate([train[-1:], validation, test]), len(validation)
-
-
 def describe(folder: Path) -> dict[str, str]:
     """Return where the encoded corpus lies and a digest of its ids, to name it in MLflow."""
     digest = hashlib.sha256()

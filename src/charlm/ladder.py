@@ -94,10 +94,12 @@ class Head(nn.Module):
         return mixed
 
 
-def score_variance(head_size: int, scaled: bool, generator: torch.Generator) -> float:
-    """Return the variance of q . k for queries and keys of N(0, 1), 32 batches of 64 x 64 pairs."""
-    query_BTK = torch.randn(32, 64, head_size, generator=generator)
-    key_BTK = torch.randn(32, 64, head_size, generator=generator)
+def score_variance(
+    head_size: int, scaled: bool, generator: torch.Generator, batch: int = 32, time: int = 64
+) -> float:
+    """Return the variance of q . k for queries and keys of N(0, 1), B batches of T x T pairs."""
+    query_BTK = torch.randn(batch, time, head_size, generator=generator)
+    key_BTK = torch.randn(batch, time, head_size, generator=generator)
     scores_BTT = query_BTK @ key_BTK.transpose(1, 2) * (head_size**-0.5 if scaled else 1.0)
     return scores_BTT.var().item()
 

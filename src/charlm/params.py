@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -79,22 +79,31 @@ class Seeds(Schema):
 class Sampling(Schema):
     """How text is drawn."""
 
-    prompt: Annotated[str, Field(min_length=1)]
+    prompt: Annotated[str, Field(min_length=1)] | None
     length: Positive
     temperature: Rate
     top_k: Positive | None
     top_p: Annotated[float, Field(gt=0, le=1)] | None
+    context: Any
     samples: Annotated[int, Field(ge=1, le=1000)]
+
+    @field_validator("context")
+    @classmethod
+    def _number_or_block(cls, context: Any) -> Any:
+        number = isinstance(context, int) and not isinstance(context, bool) and context > 0
+        if not (number or context is None or context == "block"):
+            raise ValueError(f"must be a positive number, block or null, not {context!r}")
+        return context
 
 
 class Training(Schema):
     """How one model is trained at one scale; units are in params.yaml."""
 
-    trained_on: Literal["train", "all"]
     batches: Literal["windows", "streams", "everything"]
     batch: Positive | None
     block: Positive
-    steps: Positive
+    steps: Positive | None
+    epochs: Positive | None
     optimizer: Literal["sgd", "adam", "adamw"]
     learning_rate: PositiveRate
     betas: Annotated[list[Probability], Field(min_length=2, max_length=2)]
@@ -112,7 +121,9 @@ class Training(Schema):
     def _fits_together(self) -> Self:
         if (self.batch is None) != (self.batches == "everything"):
             raise ValueError("batch must be null with batches: everything, and a number otherwise")
-        if self.warmup >= self.steps:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("one of steps and epochs must be a number and the other null")
+        if self.steps is not None and self.warmup >= self.steps:
             raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError(
@@ -121,6 +132,35 @@ class Training(Schema):
             )
         return self
 
+    def steps_on(self, characters: int) -> int:
+        """Return the budget in steps on a text of a given length.
+
+        An epoch is as many batches as hold the text once, at least one, whichever way they are
+        drawn: 87 of 128 x 100 characters in tiny Shakespeare.
+
+        Raises:
+            UserError: the warm-up would not end before the training.
+        """
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        per_batch = (self.batch or characters) * self.block
+        steps = self.epochs * max(1, (characters - 1) // per_batch)
+        if self.warmup >= steps:
+            raise UserError(
+                f"warmup ({self.warmup}) must be below the {steps} steps that {self.epochs} epochs "
+                f"of {characters:,} characters make"
+            )
+        return steps
+
+
+class Reproduction(Schema):
+    """An entry of `models` once more, trained as its document did: on all of the text."""
+
+    entry: str
+    model: str
+    trained_on: Literal["all"]
+
 
 class Entry(Schema):
     """A model of the zoo at one scale, as training needs it; `model` is its architecture."""
@@ -128,8 +168,10 @@ class Entry(Schema):
     name: str
     model: str
     scale: str
+    trained_on: Literal["train", "all"]
     architecture: dict[str, Any]
     training: Training
+    sampling: Sampling
 
 
 class Params(Schema):
@@ -142,16 +184,27 @@ class Params(Schema):
     seeds: Seeds
     sampling: Sampling
     models: dict[str, Entry]
+    reproductions: dict[str, Reproduction]
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """Everything that is trained, by name: the zoo first, then the reproductions."""
+        return self.models | {
+            name: self.models[copied.entry].model_copy(
+                update={"name": name, "trained_on": copied.trained_on}
+            )
+            for name, copied in self.reproductions.items()
+        }
 
     def model(self, name: str) -> Entry:
-        """Return a model's entry.
+        """Return the entry of a model or a reproduction.
 
         Raises:
             UserError: params.yaml has no such model.
         """
-        if name not in self.models:
-            raise UserError(_unknown("model", name, self.models))
-        return self.models[name]
+        if name not in self.entries:
+            raise UserError(_unknown("model", name, self.entries))
+        return self.entries[name]
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -193,17 +246,34 @@ def parse(content: Any, where: str) -> Params:
     _check_keys(content, Params.model_fields, where, "")
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{where}: models: must be a mapping with at least one entry")
+    sampling = _validate(
+        Sampling, content["sampling"], lambda key: f"{where}: sampling{'.' * bool(key)}{key}"
+    )
     # Every scale of every model is checked, so that a mistake shows before it is needed.
     at_scale = {
-        name: {scale: _entry(name, entry, scale, where) for scale in SCALES}
+        name: {scale: _entry(name, entry, scale, sampling, where) for scale in SCALES}
         for name, entry in entries.items()
     }
     chosen = content["scale"] if content["scale"] in SCALES else "quick"
-    return _validate(
+    settings = _validate(
         Params,
         {**content, "models": {name: scales[chosen] for name, scales in at_scale.items()}},
         lambda key: f"{where}: {key}",
     )
+    for name, copied in settings.reproductions.items():
+        key = f"{where}: reproductions.{name}"
+        _check_name(name, f"{where}: reproductions")
+        if name in settings.models:
+            raise UserError(f"{key}: models has an entry of this name; choose another")
+        if copied.entry not in settings.models:
+            raise UserError(
+                f"{key}.entry: {_unknown('model', copied.entry, settings.models)}; "
+                "without it, leave this reproduction out too"
+            )
+        architecture = settings.models[copied.entry].model
+        if copied.model != architecture:
+            raise UserError(f"{key}.model: must be {architecture}, as in models.{copied.entry}")
+    return settings
 
 
 def override(sampling: Sampling, given: Mapping[str, Any]) -> Sampling:
@@ -220,19 +290,25 @@ def override(sampling: Sampling, given: Mapping[str, Any]) -> Sampling:
     )
 
 
-def _entry(name: Any, entry: Any, scale: str, where: str) -> Entry:
-    """Join a model's architecture, training and scale sections and check the result.
-
-    A key stands in exactly one of the three, so that what one reads is what one gets.
-    """
-    key = f"models.{name}"
+def _check_name(name: Any, where: str) -> None:
+    """Refuse a name that could not be a folder, a key and a stage."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise UserError(
-            f"{where}: models: '{name}' cannot be a name (small letters, digits and _, at most 64)"
+            f"{where}: '{name}' cannot be a name (small letters, digits and _, at most 64)"
         )
+
+
+def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) -> Entry:
+    """Join a model's architecture, training and scale sections and check the result.
+
+    A key stands in exactly one of the three, so that what one reads is what one gets. What the
+    entry's own `sampling` leaves out is taken from the one given.
+    """
+    key = f"models.{name}"
+    _check_name(name, f"{where}: models")
     if not isinstance(entry, dict):
         raise UserError(f"{where}: {key}: must be a mapping")
-    _check_keys(entry, ("model", "architecture", "training", *SCALES), where, f"{key}.")
+    _check_keys(entry, ("model", "architecture", "training", "sampling", *SCALES), where, f"{key}.")
     if entry["model"] not in models.names():
         raise UserError(
             f"{where}: {key}.model: {_unknown('model', entry['model'], models.names())}"
@@ -272,8 +348,21 @@ def _entry(name: Any, entry: Any, scale: str, where: str) -> Entry:
     values = {s: settings[s] for s in described.model_fields}
     _validate(described, values, locate)
     training = _validate(Training, {s: settings[s] for s in Training.model_fields}, locate)
+    drawn = entry["sampling"]
+    if not isinstance(drawn, dict):
+        raise UserError(f"{where}: {key}.sampling: must be a mapping ({{}} if empty)")
     return Entry(
-        name=name, model=entry["model"], scale=scale, architecture=values, training=training
+        name=name,
+        model=entry["model"],
+        scale=scale,
+        trained_on="train",
+        architecture=values,
+        training=training,
+        sampling=_validate(
+            Sampling,
+            {**sampling.model_dump(), **drawn},
+            lambda setting: f"{where}: {key}.sampling{'.' * bool(setting)}{setting}",
+        ),
     )
 
 

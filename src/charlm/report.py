@@ -19,6 +19,13 @@ from charlm.encoding import SPLITS
 from charlm.errors import UserError
 from charlm.files import read_json
 
+DOCUMENTS = {
+    "A": "A. Entropy notebook and ShakeLSTM",
+    "B": "B. LMNet",
+    "C": "C. Perceptron to MLP",
+    "D": "D. Bigram to self-attention",
+    "E": "E. RNN and LSTM from scratch",
+}
 HELD_OUT = (*SPLITS[1:], "holdout")
 WAYS = ("streaming", "windowed")
 
@@ -32,12 +39,14 @@ class Result:
         metrics: content of metrics.json.
         curve: rows of curve.csv as numbers.
         sample: the drawn text.
+        activations: content of activations.json.
     """
 
     name: str
     metrics: dict[str, Any]
     curve: list[dict[str, float]]
     sample: str
+    activations: dict[str, Any]
 
 
 def read_result(folder: Path) -> Result:
@@ -56,7 +65,10 @@ def read_result(folder: Path) -> Result:
         ) from None
     rows = csv.DictReader(io.StringIO(table))
     curve = [{key: float(value) for key, value in row.items()} for row in rows]
-    return Result(folder.name, read_json(folder / "metrics.json"), curve, sample)
+    metrics, activations = (
+        read_json(folder / f"{name}.json") for name in ("metrics", "activations")
+    )
+    return Result(folder.name, metrics, curve, sample, activations)
 
 
 def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, Any]]:
@@ -106,6 +118,7 @@ def page(
     results: list[Result],
     rows: list[dict[str, Any]],
     entropy: dict[str, Any],
+    sources: dict[str, Any],
     machine: str,
     scale: str,
 ) -> str:
@@ -115,6 +128,7 @@ def page(
         results: of all models in the zoo.
         rows: their leaderboard.
         entropy: content of results/entropy.json.
+        sources: content of reports/sources.json.
         machine: that the training times were recorded on; "" if there are none.
         scale: the budgets in use.
     """
@@ -131,11 +145,18 @@ def page(
         rows=rows,
         results=ordered,
         entropy=entropy,
+        documents=[
+            (title, [row for row in sources["rows"] if row["document"] == letter])
+            for letter, title in DOCUMENTS.items()
+        ],
+        verdicts=sources["verdicts"],
+        seen=sources["this_run"],
         machine=machine,
         scale=scale,
         uniform=math.log2(entropy["symbols"]),
         curves=_svg(_draw_curves(ordered), "curves"),
         ladder=_svg(_draw_ladder(rows, entropy), "ladder"),
+        start=_svg(_draw_start(ordered, math.log(entropy["symbols"])), "start"),
     )
 
 
@@ -223,4 +244,44 @@ def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
     axes.set_xlabel("characters of context")
     axes.set_ylabel("bits per character")
     axes.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def _draw_start(results: list[Result], uniform: float) -> Figure:
+    """Draw where training starts and ends: spread of the logits against the loss, both log.
+
+    Args:
+        results: in the order of the leaderboard.
+        uniform: nats per character of not knowing anything.
+    """
+    figure, axes = _axes()
+    axes.axhline(uniform, color="0.45", linestyle="--", linewidth=1)
+    axes.annotate(
+        f"not knowing: {uniform:.2f} nats",
+        (0.99, uniform),
+        (0, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+    )
+    for result, colour in zip(results, _colours(len(results)), strict=True):
+        points = []
+        for when in ("initial", "trained"):
+            output = next(
+                row for row in result.activations[when]["layers"] if row["layer"] == "output"
+            )
+            points.append((output["sd"], result.activations[when]["nats_per_char"]))
+        (x0, y0), end = points
+        axes.annotate(
+            "", end, (x0, y0), arrowprops={"arrowstyle": "->", "color": colour, "alpha": 0.7}
+        )
+        axes.plot(x0, y0, "o", color=colour, markerfacecolor="none", label=result.name)
+        axes.plot(*end, "o", color=colour)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axes.set_xlabel("standard deviation of the logits")
+    axes.set_ylabel("training loss, nats per character")
+    figure.legend(loc="outside right upper", frameon=False)
     return figure

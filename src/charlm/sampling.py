@@ -51,11 +51,13 @@ def draw(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    context: int | None = None,
 ) -> Iterator[Tensor]:
     """Yield `length` times the next character of each sample, ids of shape B.
 
     The model reads the prompt once and then each drawn character once; its state remembers the
-    rest, so a recurrent model's cost does not grow with what was written.
+    rest, so a recurrent model's cost does not grow with what was written. With `context` nothing
+    is remembered: the last so many characters are read again for each one drawn.
 
     Args:
         model: in evaluation mode.
@@ -66,12 +68,19 @@ def draw(
         temperature: as in `restrict`.
         top_k: as in `restrict`.
         top_p: as in `restrict`.
+        context: characters to read again each time, at least 1; None carries the state.
     """
     inputs_BT = prompt_T.expand(samples, -1)
+    if context is not None:
+        inputs_BT = inputs_BT[:, -context:]
     state = None
     for _ in range(length):
-        logits_BTV, state = model(inputs_BT, state)
+        logits_BTV, state = model(inputs_BT, state if context is None else None)
         probs_BV = restrict(logits_BTV[:, -1].cpu(), temperature, top_k, top_p)
         ids_B = torch.multinomial(probs_BV, 1, generator=generator)[:, 0]
         yield ids_B
-        inputs_BT = ids_B[:, None].to(prompt_T.device)
+        drawn_B1 = ids_B[:, None].to(prompt_T.device)
+        if context is None:
+            inputs_BT = drawn_B1
+        else:
+            inputs_BT = torch.cat([inputs_BT, drawn_B1], dim=1)[:, -context:]

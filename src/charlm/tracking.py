@@ -83,6 +83,7 @@ class Tracker:
         values = {
             "train_nats": point.train_nats,
             "train_bits": point.train_nats / math.log(2),
+            "batch_nats": point.batch_nats,
             "validation_nats": point.validation_nats,
             "validation_bits": point.validation_nats / math.log(2),
             "learning_rate": point.learning_rate,
@@ -260,5 +261,16 @@ def _git(root: Path, *arguments: str) -> str | None:
 def evaluation_metrics(path: Path) -> dict[str, float]:
     """Return metrics.json as MLflow metrics: streaming.test.bits_per_char and so on."""
     content = read_json(path)
-    kept = {way: content[way] for way in ("windowed", "streaming")}
+    kept = {way: content[way] for way in ("windowed", "streaming") if way in content}
     return {key: float(value) for key, value in _flatten(kept)}
+
+
+def flow_metrics(flow: dict[str, Any]) -> dict[str, float]:
+    """Return activations as MLflow metrics: activations.initial.output.mean_abs and so on."""
+    return {
+        f"activations.{when}.{row['layer']}.{key}": row[key]
+        for when, found in flow.items()
+        for row in found["layers"]
+        for key in ("mean_abs", "sd", "gradient_mean_abs", "gradient_sd")
+        if row[key] is not None
+    }

@@ -3,6 +3,7 @@
 Shapes: B batch, T time, N length of a split.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Point:
         step: optimiser steps taken.
         characters: characters trained on so far, each counted as often as it was seen.
         train_nats: mean over all characters since the point before; at step 0, of the first batch.
+        batch_nats: of the last batch alone, as most documents print it; at step 0, of the first.
         validation_nats: estimate on fixed windows of the validation split.
         learning_rate: of the step just taken.
     """
@@ -41,12 +43,13 @@ class Point:
     step: int
     characters: int
     train_nats: float
+    batch_nats: float
     validation_nats: float
     learning_rate: float
 
 
-def learning_rate_at(step: int, budget: "Training") -> float:
-    """Return the learning rate of a step, counted from 0.
+def learning_rate_at(step: int, steps: int, budget: "Training") -> float:
+    """Return the learning rate of a step, counted from 0, of `steps` in all.
 
     Linear warm-up over `warmup` steps; constant until `decay_after` (a share of all steps); then
     along a line or half a cosine to `final_learning_rate`, which step `steps` would have.
@@ -54,17 +57,20 @@ def learning_rate_at(step: int, budget: "Training") -> float:
     peak, final = budget.learning_rate, budget.final_learning_rate
     if step < budget.warmup:
         return peak * (step + 1) / (budget.warmup + 1)
-    start = max(budget.warmup, budget.decay_after * budget.steps)
+    start = max(budget.warmup, budget.decay_after * steps)
     if budget.decay == "none" or step < start:
         return peak
-    done = (step - start) / (budget.steps - start)
+    done = (step - start) / (steps - start)
     if budget.decay == "linear":
         return peak + (final - peak) * done
     return final + (peak - final) * (1 + math.cos(math.pi * done)) / 2
 
 
 def make_optimizer(model: LanguageModel, budget: "Training") -> torch.optim.Optimizer:
-    """Return the optimiser; only matrices decay, as in nanoGPT, never biases and gains."""
+    """Return the optimiser; only matrices decay, as in nanoGPT, never biases and gains.
+
+    Its `step` must be called without gradients.
+    """
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": budget.weight_decay},
@@ -72,11 +78,24 @@ def make_optimizer(model: LanguageModel, budget: "Training") -> torch.optim.Opti
     ]
     groups = [group for group in groups if group["params"]]
     if budget.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=budget.learning_rate)
+        return _uncompiled(torch.optim.SGD)(groups, lr=budget.learning_rate)
     kind = torch.optim.Adam if budget.optimizer == "adam" else torch.optim.AdamW
-    return kind(
+    return _uncompiled(kind)(
         groups, lr=budget.learning_rate, betas=(budget.betas[0], budget.betas[1]), fused=True
     )
+
+
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Return an optimiser whose methods do not import torch's compiler.
+
+    The decorators of these three tell the compiler to leave them alone. Nothing here is compiled,
+    and the import costs 1.5 s, as much as torch itself.
+    """
+    bare = {
+        name: inspect.unwrap(getattr(kind, name))
+        for name in ("add_param_group", "zero_grad", "step")
+    }
+    return type(kind.__name__, (kind,), bare)
 
 
 def fit(
@@ -104,6 +123,7 @@ def fit(
     Raises:
         UserError: the loss is not a finite number; nothing is returned then.
     """
+    steps = budget.steps_on(len(train_N))
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     optimizer = make_optimizer(model, budget)
@@ -115,11 +135,12 @@ def fit(
     losses: list[Tensor] = []
     nats, characters, steps_since = 0.0, 0, 0
 
-    def add_point(step: int, mean_nats: float, rate: float) -> None:
+    def add_point(step: int, mean_nats: float, batch_nats: float, rate: float) -> None:
         point = Point(
             step,
             characters,
             mean_nats,
+            batch_nats,
             estimate(model, validation_N, budget.block, budget.validation_characters),
             rate,
         )
@@ -127,26 +148,27 @@ def fit(
         report(point)
 
     model.train()
-    for step in range(budget.steps):
-        rate = learning_rate_at(step, budget)
+    for step in range(steps):
+        rate = learning_rate_at(step, steps, budget)
         for group in optimizer.param_groups:
             group["lr"] = rate
         inputs_BT, targets_BT, fresh = next(stream)
         logits_BTV, state = model(inputs_BT, state if carry and not fresh else None)
         loss = functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
         if step == 0:
-            add_point(0, float(loss.detach()), rate)
+            add_point(0, float(loss.detach()), float(loss.detach()), rate)
         state = detach(state) if carry else None
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if budget.clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
-        optimizer.step()
+        with torch.no_grad():
+            optimizer.step()
         # Losses stay on their device until they are shown, so that a GPU never waits for Python.
         losses.append(loss.detach())
         steps_since += 1
         characters += targets_BT.numel()
-        last = step + 1 == budget.steps
+        last = step + 1 == steps
         validates = last or (step + 1) % budget.validate_every == 0
         if len(losses) == show_every or validates:
             total = float(torch.stack(losses).cpu().double().sum())
@@ -161,7 +183,7 @@ def fit(
             nats += total
             losses.clear()
         if validates or last:
-            add_point(step + 1, nats / steps_since, rate)
+            add_point(step + 1, nats / steps_since, float(loss.detach()), rate)
             nats, steps_since = 0.0, 0
         if last:
             break

@@ -42,6 +42,7 @@ class Model(LanguageModel):
         self.bias1_H = nn.Parameter(torch.randn(hidden))
         self.weight2_HV = nn.Parameter(torch.randn(hidden, vocabulary_size))
         self.bias2_V = nn.Parameter(torch.randn(vocabulary_size))
+        self.hidden = nn.GELU()
         if architecture.initialisation == "normalised":
             with torch.no_grad():
                 for parameter in self.parameters():
@@ -49,5 +50,5 @@ class Model(LanguageModel):
 
     def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Each character on its own; nothing is remembered."""
-        hidden_BTH = functional.gelu(functional.embedding(ids_BT, self.weight1_VH) + self.bias1_H)
+        hidden_BTH = self.hidden(functional.embedding(ids_BT, self.weight1_VH) + self.bias1_H)
         return hidden_BTH @ self.weight2_HV + self.bias2_V, None

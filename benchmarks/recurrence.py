@@ -9,17 +9,21 @@ linear layer on both sides; the median of several rounds.
 
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-import stages  # noqa: F401  # puts this copy's src first
-from benchmarks.training_time import ROOT, machine
+import stages  # puts this copy's src first
+from benchmarks.machine import machine
 from charlm import models
 from charlm.files import write_json
 from charlm.models.base import start_torch
 
+ROOT = Path(stages.__file__).parent.parent
 VOCABULARY, HIDDEN, BATCH, BLOCK, ROUNDS = 65, 512, 128, 100, 7
 PAIRS = {"rnn": nn.RNN, "lstm_scratch": nn.LSTM, "gru": nn.GRU}
 
@@ -27,7 +31,7 @@ PAIRS = {"rnn": nn.RNN, "lstm_scratch": nn.LSTM, "gru": nn.GRU}
 class Reference(nn.Module):
     """torch.nn's layer on one-hot characters, and a linear layer."""
 
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
+    def __init__(self, kind: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.layer = kind(VOCABULARY, HIDDEN, batch_first=True)
         self.output = nn.Linear(HIDDEN, VOCABULARY)
@@ -56,7 +60,7 @@ def main() -> None:
     ids_BT = torch.randint(VOCABULARY, (BATCH, BLOCK), device=device)
     results = {}
     for name, kind in PAIRS.items():
-        settings = {"hidden": HIDDEN, "dropout": 0.0}
+        settings: dict[str, Any] = {"hidden": HIDDEN, "dropout": 0.0}
         if name == "lstm_scratch":
             settings["readout"] = "hidden"
         ours = models.build(name, VOCABULARY, BLOCK, settings).to(device)

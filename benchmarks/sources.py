@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import stages  # puts this copy's src first
-from benchmarks.training_time import machine
+from benchmarks.machine import machine
 from charlm import batches, encoding, params, sampling, training
 from charlm.checkpoint import Config
 from charlm.cli import progress
@@ -260,10 +261,10 @@ def recurrent(name: str, steps: int) -> dict[str, Any]:
 
 RUNS: dict[str, Callable[[], dict[str, Any]]] = {
     "spread": spread,
-    "rnn": lambda: recurrent("rnn", 2100),
-    **{f"lmnet_{width}": lambda width=width: lmnet(width) for width in WIDTHS},
+    "rnn": partial(recurrent, "rnn", 2100),
+    **{f"lmnet_{width}": partial(lmnet, width) for width in WIDTHS},
     "shake_lstm": shake_lstm,
-    "lstm_scratch": lambda: recurrent("lstm_output_gate", 4200),
+    "lstm_scratch": partial(recurrent, "lstm_output_gate", 4200),
 }
 
 

@@ -1,81 +1,62 @@
-"""Time the training of every model of the zoo, one after the other, and record it.
+"""Record how long each model of the zoo trained in the last `make repro` on this machine.
 
+    make repro
     python -m benchmarks.training_time        writes benchmarks/training_time.json
 
 The report shows these seconds, because a pipeline whose outputs held a clock would never give the
-same bytes twice. Training alone is timed: no start-up, no MLflow, no evaluation of the holdout.
-Run it on a machine that does nothing else; it needs data/encoded (`dvc repro encode`).
+same bytes twice. They are the `train_seconds` of the MLflow runs that made the weights in models/:
+training alone, with its loss curve, without start-up, MLflow and the evaluation of the holdout. Run
+the pipeline on a machine that does nothing else; a model that it took from its cache has no run
+and is left out.
 """
 
-import datetime
 import json
 import os
-import platform
-import time
 from pathlib import Path
 
-import torch
+from mlflow import MlflowClient
 
 import stages  # puts this copy's src first
-from charlm import encoding, models, params, training
+from benchmarks.machine import machine
+from charlm import params
+from charlm.errors import UserError
 from charlm.files import write_json
 from charlm.models.base import start_torch
-from charlm.vocabulary import Vocabulary
+from charlm.tracking import weights_digest
 
 ROOT = Path(stages.__file__).parent.parent
 OUTPUT = ROOT / "benchmarks/training_time.json"
 
 
-def processor() -> str:
-    """Return the processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def training_seconds(root: Path, settings: params.Params) -> dict[str, float]:
+    """Return the seconds that made the weights in models/, by name.
 
-
-def machine(device: torch.device) -> str:
-    """Return what a timing was taken on: device, system, versions and the day."""
-    where = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{processor()}, {os.cpu_count()} cores"
-    )
-    return (
-        f"{where}, {platform.system()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, {datetime.date.today().isoformat()}"
-    )
+    Raises:
+        UserError: no run of the project's MLflow database made any of them.
+    """
+    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}"))
+    experiment = client.get_experiment_by_name(settings.corpus.name)
+    seconds = {}
+    for name in settings.entries:
+        made = f"tags.weights_sha256 = '{weights_digest(root / 'models' / name)}'"
+        runs = experiment and client.search_runs([experiment.experiment_id], made, max_results=1)
+        if runs:
+            seconds[name] = round(runs[0].data.metrics["train_seconds"], 1)
+    if not seconds:
+        raise UserError("no MLflow run made the weights in models/: run `dvc repro --force` first")
+    return seconds
 
 
 def main() -> None:
-    """Train each model of the zoo at the scale in params.yaml and write the seconds."""
+    """Write the seconds of each model at the scale in params.yaml."""
     settings = params.load(ROOT / "params.yaml")
-    encoded = ROOT / "data/encoded"
-    device = start_torch()
-    size = len(Vocabulary.load(encoded / "vocabulary.json"))
-    ids = {
-        split: torch.tensor(encoding.load_split(encoded, split)).to(device)
-        for split in encoding.SPLITS
-    }
-    ids["all"] = torch.cat(list(ids.values()))
-    seconds: dict[str, float] = {}
-    for name, entry in settings.models.items():
-        budget = entry.training
-        torch.manual_seed(settings.seeds.initialisation)
-        model = models.build(entry.model, size, budget.block, entry.architecture).to(device)
-        started = time.perf_counter()
-        curve = training.fit(
-            model, ids[budget.trained_on], ids["validation"], budget, settings.seeds.training
-        )
-        seconds[name] = round(time.perf_counter() - started, 1)
-        rate = curve[-1].characters / seconds[name]
-        print(f"{name}: {seconds[name]:.1f} s, {rate:,.0f} characters/s", flush=True)
+    seconds = training_seconds(ROOT, settings)
     write_json(
         OUTPUT,
         {
-            "command": "python -m benchmarks.training_time",
+            "command": "make repro && python -m benchmarks.training_time",
             "scale": settings.scale,
-            "machine": machine(device),
+            "machine": machine(start_torch()),
             "seconds": seconds,
         },
     )

@@ -1,0 +1,1 @@
+"""What is fast and against what, and runs that are too long for the pipeline."""

@@ -6,6 +6,7 @@
 
 - `spread`: how much the losses that documents C and D print vary from seed to seed and batch to
   batch: the tolerance of their rows.
+- `starts`: the same of LMNet's first loss, by width.
 - `shake_lstm`: document A's ShakeLSTM at its published 20 epochs of 100 batches, with its own
   validation on 10 random batches.
 - `lmnet_N`: document B's LMNet, N wide, to step 500, where the published curve tells widths apart.
@@ -32,7 +33,7 @@ from torch.nn import functional
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
-from charlm import batches, encoding, params, sampling, training
+from charlm import batches, encoding, models, params, sampling, training
 from charlm.checkpoint import Config
 from charlm.cli import progress
 from charlm.files import read_json, write_json
@@ -252,6 +253,25 @@ def lmnet(width: int) -> dict[str, Any]:
     return record(entry, settings, watch)
 
 
+def starts() -> dict[str, Any]:
+    """Measure how much the first loss of LMNet varies from seed to seed, by width."""
+    device = start_torch()
+    ids = load(device)
+    all_N = torch.cat(list(ids.values()))
+    symbols = len(Vocabulary.load(ENCODED / "vocabulary.json"))
+    losses: dict[str, list[float]] = {}
+    for width in WIDTHS:
+        plan = at_scale("full", models__lmnet__full__n_embd=width).model("lmnet_all").training
+        assert plan.batch is not None
+        for seed in SPREAD_SEEDS:
+            torch.manual_seed(seed)
+            model = models.build("lmnet", symbols, plan.block, {"n_embd": width}).to(device)
+            batch = random_batches(model, all_N, plan.batch, plan.block, 1, seed)
+            losses.setdefault(str(width), []).extend(batch)
+        print(width, statistics.fmean(losses[str(width)]), flush=True)
+    return {"machine": machine(device), "seeds": list(SPREAD_SEEDS), "lmnet": losses}
+
+
 def recurrent(name: str, steps: int) -> dict[str, Any]:
     """Train one of document E's models for the steps that its own corpus gave it."""
     section = f"models__{name}__full__"
@@ -261,6 +281,7 @@ def recurrent(name: str, steps: int) -> dict[str, Any]:
 
 RUNS: dict[str, Callable[[], dict[str, Any]]] = {
     "spread": spread,
+    "starts": starts,
     "rnn": partial(recurrent, "rnn", 2100),
     **{f"lmnet_{width}": partial(lmnet, width) for width in WIDTHS},
     "shake_lstm": shake_lstm,

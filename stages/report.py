@@ -37,6 +37,7 @@ def main() -> None:
     write_json(OUTPUT / "curves.json", report.joined_curves(results))
     machine = recorded["machine"] if times else ""
     entropy = read_json(RESULTS / "entropy.json")
+    write_json(OUTPUT / "ladder.json", report.ladder(rows, entropy))
     sources = read_json(OUTPUT / "sources.json")
     page = report.page(results, rows, entropy, sources, machine, settings.scale)
     write_text(OUTPUT / "report.html", page)

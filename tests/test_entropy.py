@@ -7,15 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm import encoding, entropy
+from charlm.ngrams import grams
 
 PUBLISHED_BITS_PER_CHAR = {1: 4.7794, 2: 4.1588, 3: 3.6899, 4: 3.3077}
 PUBLISHED_CONDITIONAL = {1: 3.5383, 2: 2.7520, 3: 2.1610, 4: 1.7672}
 
 
+def plug_in(ids, orders, vocabulary=None):
+    ids = np.array(ids)
+    rows = entropy.statistics(ids, vocabulary or int(ids.max()) + 1, orders, 1.0)
+    return {row.order: row.estimates["plug_in"] for row in rows}
+
+
 def test_the_published_table_to_four_decimals(corpus_text):
     splits = encoding.encode(corpus_text, 0.9, 0.05).splits
     ids = np.concatenate([splits[split] for split in encoding.SPLITS])
-    rows = {row.order: row for row in entropy.statistics(ids, [1, 2, 3, 4, 5], 1.0)}
+    rows = plug_in(ids, [1, 2, 3, 4, 5])
     for order, bits in PUBLISHED_BITS_PER_CHAR.items():
         assert round(rows[order].bits_per_char, 4) == bits
     for context, bits in PUBLISHED_CONDITIONAL.items():
@@ -26,27 +33,75 @@ def test_the_published_table_to_four_decimals(corpus_text):
 
 def test_a_pencil_case():
     # "abab": a and b twice each; the pairs are ab, ba, ab.
-    one, two = entropy.statistics(np.array([0, 1, 0, 1]), [1, 2], 1.0)
-    assert one.bits == 1.0
-    assert two.bits == pytest.approx(math.log2(3) - 2 / 3)
+    one, two = entropy.statistics(np.array([0, 1, 0, 1]), 2, [1, 2], 1.0)
+    assert one.estimates["plug_in"].bits == 1.0
+    assert two.estimates["plug_in"].bits == pytest.approx(math.log2(3) - 2 / 3)
     assert two.distinct == 2
     assert two.once_share == 0.5
     # After a comes b always; after b, a always: nothing is left to say.
-    assert two.conditional_bits_per_char == pytest.approx(0)
+    assert two.estimates["plug_in"].conditional_bits_per_char == pytest.approx(0)
+
+
+def test_the_estimators_by_hand():
+    """Counts 1, 1, 2 of N = 4: digamma(1) = -g, digamma(2) = 1 - g, g = 0.5772 (Euler)."""
+    found = entropy.estimate(np.array([1, 1, 2]))
+    nats = {name: bits * math.log(2) for name, bits in found.items()}
+    assert nats["plug_in"] == pytest.approx(1.5 * math.log(2))
+    assert nats["miller_madow"] == pytest.approx(1.5 * math.log(2) + 2 / 8)
+    # G(1) = -g - ln 2, G(2) = 2 - g - ln 2.
+    euler = 0.5772156649015329
+    expected = math.log(4) - (2 * (-euler - math.log(2)) + 2 * (2 - euler - math.log(2))) / 4
+    assert nats["grassberger"] == pytest.approx(expected)
+    # Half of the draws are covered, so q = 1/8, 1/8 and 1/4.
+    terms = [(q, 1 - (1 - q) ** 4) for q in (1 / 8, 1 / 8, 1 / 4)]
+    assert nats["chao_shen"] == pytest.approx(-sum(q * math.log(q) / seen for q, seen in terms))
+
+
+def test_the_corrections_meet_the_truth_where_plug_in_does_not():
+    """1,000 equally likely symbols, 2,000 draws: 9.966 bits."""
+    draws = np.random.default_rng(0).integers(0, 1000, 2000)
+    found = entropy.estimate(np.bincount(draws)[np.bincount(draws) > 0])
+    truth = math.log2(1000)
+    missing = truth - found["plug_in"]
+    assert missing > 0.3
+    assert abs(found["grassberger"] - truth) < 0.1
+    assert abs(found["chao_shen"] - truth) < missing / 2
+    assert found["plug_in"] < found["miller_madow"] < found["grassberger"]
+
+
+def test_texts_of_one_symbol_or_of_n_grams_seen_once_have_finite_estimates():
+    for ids in ([0, 0, 0, 0], [0, 1, 2, 3], [0]):
+        for row in entropy.statistics(np.array(ids), 4, [1, 2, 3, 4], 1.0):
+            for estimate in row.estimates.values():
+                assert math.isfinite(estimate.bits)
+                assert math.isfinite(estimate.conditional_bits_per_char)
 
 
 @given(st.lists(st.integers(0, 5), min_size=3, max_size=60), st.integers(1, 5))
 def test_equals_counting_with_a_dictionary(ids, order):
-    rows = entropy.statistics(np.array(ids), [order], 1.0)
-    grams = [tuple(ids[i : i + order]) for i in range(len(ids) - order + 1)]
-    if not grams:
+    rows = entropy.statistics(np.array(ids), 6, [order], 1.0)
+    strings = [tuple(ids[i : i + order]) for i in range(len(ids) - order + 1)]
+    if not strings:
         assert rows == []
         return
-    plain = -sum(c / len(grams) * math.log2(c / len(grams)) for c in Counter(grams).values())
-    assert rows[0].bits == pytest.approx(plain, abs=1e-12)
-    assert rows[0].distinct == len(set(grams))
+    counted = Counter(strings).values()
+    plain = -sum(c / len(strings) * math.log2(c / len(strings)) for c in counted)
+    assert rows[0].estimates["plug_in"].bits == pytest.approx(plain, abs=1e-12)
+    assert rows[0].distinct == len(set(strings))
+    assert rows[0].once_share == sum(c == 1 for c in counted) / len(counted)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.sampled_from([4, 5000]))
+def test_tables_and_sorting_count_alike(ids, vocabulary):
+    """A large vocabulary is sorted, a small one looked up; both name n-grams in order."""
+    for n, found in enumerate(grams(np.array(ids), vocabulary, 4), start=1):
+        strings = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+        ordered = sorted(set(strings))
+        assert found.counts_G.tolist() == [strings.count(string) for string in ordered]
+        assert found.ranks_N.tolist() == [ordered.index(string) for string in strings]
+        assert (found.codes_G % vocabulary).tolist() == [string[-1] for string in ordered]
 
 
 def test_high_orders_of_large_vocabularies_do_not_overflow():
     ids = np.random.default_rng(0).integers(0, 60_000, 200).astype(np.uint16)
-    assert entropy.statistics(ids, [8], 1.0)[0].bits == pytest.approx(math.log2(193))
+    assert plug_in(ids, [8], 60_000)[8].bits == pytest.approx(math.log2(193))

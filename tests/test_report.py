@@ -19,9 +19,30 @@ LEAF = {
 ENTROPY = {
     "characters": 100,
     "symbols": 65,
-    "plug_in": [
-        {"order": n, "bits_per_char": 5 / n, "conditional_bits_per_char": 5 / n} for n in (1, 2, 3)
+    "texts": {
+        "whole": {
+            "orders": [
+                {
+                    "order": n,
+                    "distinct": 10 * n,
+                    "once_share": 0.25,
+                    "estimates": {
+                        name: {"bits_per_char": 5 / n, "conditional_bits_per_char": 5 / n}
+                        for name in report.ESTIMATORS
+                    },
+                }
+                for n in (1, 2, 3)
+            ]
+        }
+    },
+    "held_out": [
+        {
+            "order": n,
+            **{part: {"bits_per_char": 6 / n} for part in ("validation", "test", "holdout")},
+        }
+        for n in (1, 2)
     ],
+    "compressors": [{"name": "bzip2", "holdout": {"bits_per_char": 2.4}}],
 }
 
 
@@ -128,6 +149,19 @@ def test_ids_of_the_pictures_do_not_collide():
     assert not repeated
 
 
+def test_the_entropy_ladder_has_curves_models_and_compressors():
+    html = page()
+    for text in (
+        "n-gram with Kneser-Ney smoothing, on the holdout",
+        "Grassberger, of the text itself",
+        "bzip2 (adaptive) 2.400",
+        "better 2.164",
+        "Cover and King 1978: 1.34",
+        "It stops falling at 1 characters of context and\n3.000 bits",
+    ):
+        assert text in html
+
+
 def test_the_table_of_sources_shows_verdicts_and_never_pretends():
     html = page()
     assert "1 of 2 reproduced" in html
@@ -170,6 +204,15 @@ def test_curves_are_joined_for_dvc_plots():
         "bits_per_char": pytest.approx(3.5 / math.log(2)),
     }
     assert rows[4]["model"] == "b"
+
+
+def test_the_ladder_is_one_table_for_dvc_plots():
+    table = report.ladder(report.leaderboard(RESULTS, {}), ENTROPY)
+    kinds = [row["kind"] for row in table]
+    assert (kinds.count("curve"), kinds.count("model"), kinds.count("compressor")) == (14, 3, 1)
+    held = [row for row in table if row["series"] == "Kneser-Ney, on the holdout"]
+    assert [(row["context"], row["bits_per_char"]) for row in held] == [(0, 6.0), (1, 3.0)]
+    assert all(row["context"] >= 4 for row in table if row["kind"] != "curve")
 
 
 def test_labels_keep_apart_and_never_below_their_level():

@@ -32,6 +32,7 @@ RECORDED = {
             {"step": 500, "batch_nats": 1.82, "batches_sd": 0.01},
         ]
     },
+    "starts": {"lmnet": {"64": draws(4.16), "512": draws(4.17)}},
     "rnn": {
         "steps": 2100,
         "seconds": 900,
@@ -45,17 +46,21 @@ RECORDED = {
 
 def make_evidence(folder, corpus, settings=QUICK, recorded=RECORDED, curves=None):
     """Results of every entry, with a curve that has the same loss at every step asked for."""
-    plug_in = [
+    orders = [
         {
             "order": n,
-            "bits_per_char": float(sources.ENTROPIES.get(n, "3")),
-            "conditional_bits_per_char": float(sources.CONDITIONAL.get(n - 1, "3")),
-            "compression_ratio": 0.59742,
+            "estimates": {
+                "plug_in": {
+                    "bits_per_char": float(sources.ENTROPIES.get(n, "3")),
+                    "conditional_bits_per_char": float(sources.CONDITIONAL.get(n - 1, "3")),
+                    "compression_ratio": 0.59742,
+                }
+            },
         }
         for n in range(1, 6)
     ]
     folder.mkdir(exist_ok=True)
-    (folder / "entropy.json").write_text(json.dumps({"plug_in": plug_in}))
+    (folder / "entropy.json").write_text(json.dumps({"texts": {"whole": {"orders": orders}}}))
     for name, entry in settings.entries.items():
         (folder / name).mkdir(exist_ok=True)
         text = "seen" if entry.trained_on == "all" else "holdout"
@@ -138,6 +143,8 @@ def test_the_width_that_comes_nearest_stands_for_lmnet(tmp_path, corpus):
     assert row.ours == 1.82
     assert "n_embd 512, the nearest of those tried (64: 2.4500, 512: 1.8200)" in row.remark
     assert row.verdict == sources.REPRODUCED
+    start = rows["lmnet_all", "step 0, one training batch"]
+    assert start.tolerance == pytest.approx(0.00005 + 2 * math.sqrt(2) * 0.02)
     assert rows["lmnet_all", "step 1,000, one training batch"].verdict == sources.NOT_RUN
 
 
@@ -173,7 +180,7 @@ def test_the_recorded_runs_are_of_the_published_budgets():
     published = {"lmnet": (128, 256, 500), "shake_lstm": (64, 128, 2000), "rnn": (128, 100, 2100)}
     published["lstm_scratch"] = (128, 100, 4200)
     for name, run in recorded.items():
-        if name in ("command", "spread"):
+        if name in ("command", "spread", "starts"):
             continue
         kind = "lmnet" if name.startswith("lmnet_") else name
         assert (run["batch"], run["block"], run["steps"]) == published[kind]

@@ -1,19 +1,102 @@
-"""Plug-in (maximum-likelihood) entropies of n-grams, in bits per character.
+"""Entropies of n-grams: what the counts claim, and what four estimators make of them.
 
-    H_n = -sum over n-grams g of p(g) log2 p(g)             p(g) = count(g) / number of n-grams
+    H_n = -sum over n-grams g of p(g) log2 p(g)             bits per n-gram
     H(X | k previous) = H_(k+1) - H_k, with both counted over the same positions
 
-Plug-in estimates fall far below the true entropy as n grows, because most long n-grams of a finite
-text occur once: they describe this text, not the language.
+The estimators of H from N draws of which K are distinct, f_1 occur once, and c is a count:
 
-Source: Shannon, "Prediction and Entropy of Printed English", 1951; the entropy notebook (section A
-of the table of sources).
+    plug-in         p(g) = c / N: the entropy of this text's own counts, far too low once most
+                    n-grams occur once
+    Miller-Madow    plug-in + (K - 1) / 2N nats
+    Grassberger     ln N - (1/N) sum of c G(c),
+                    G(c) = psi(c) + (-1)^c (psi((c + 1) / 2) - psi(c / 2)) / 2
+    Chao-Shen       -sum of q ln q / (1 - (1 - q)^N),  q = (1 - f_1 / N) c / N
+
+None is right where nearly every n-gram occurs once; how far they part there is the finding.
+
+Source: Shannon, "Prediction and Entropy of Printed English", 1951; Miller, 1955; Grassberger,
+"Entropy Estimates from Insufficient Samplings", 2003; Chao and Shen, 2003; the entropy notebook
+(section A of the table of sources).
+
+Shapes: G distinct n-grams.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import digamma
+
+from charlm.ngrams import Ints, grams
+
+Floats = NDArray[np.float64]
+
+
+def plug_in(values: Ints, how_many: Ints) -> float:
+    """Return the entropy of relative frequencies, in nats.
+
+    Args:
+        values: the different counts, each positive.
+        how_many: how many n-grams have each. Equal counts are added together, so that the sum has
+            few terms and little rounding.
+    """
+    total = values @ how_many
+    return float(np.log(total) - (values * how_many * np.log(values)).sum() / total)
+
+
+def miller_madow(values: Ints, how_many: Ints) -> float:
+    """Return Miller's estimate, in nats; arguments as in `plug_in`."""
+    return plug_in(values, how_many) + float((how_many.sum() - 1) / (2 * (values @ how_many)))
+
+
+def grassberger(values: Ints, how_many: Ints) -> float:
+    """Return Grassberger's estimate of 2003, in nats; arguments as in `plug_in`."""
+    signs = 1.0 - 2.0 * (values % 2)
+    halves = digamma((values + 1) / 2) - digamma(values / 2)
+    terms = values * (digamma(values) + signs * halves / 2)
+    total = values @ how_many
+    return float(np.log(total) - (how_many * terms).sum() / total)
+
+
+def chao_shen(values: Ints, how_many: Ints) -> float:
+    """Return Chao and Shen's estimate, in nats; arguments as in `plug_in`."""
+    total = int(values @ how_many)
+    once = int(how_many[values == 1].sum())
+    # With all of them seen once nothing would be covered: one less is the usual way out.
+    coverage = 1 - min(once, total - 1) / total if total > 1 else 1.0
+    q = coverage * values / total
+    with np.errstate(divide="ignore"):  # q is 1 where there is one n-gram alone: it is surely seen
+        seen = -np.expm1(total * np.log1p(-q))
+    return float(-(how_many * q * np.log(q) / seen).sum())
+
+
+ESTIMATORS: dict[str, Callable[[Ints, Ints], float]] = {
+    "plug_in": plug_in,
+    "miller_madow": miller_madow,
+    "grassberger": grassberger,
+    "chao_shen": chao_shen,
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one estimator makes of one order.
+
+    Attributes:
+        bits: H_n, in bits per n-gram.
+        bits_per_char: H_n / n.
+        conditional_bits_per_char: H(X | n - 1 previous characters).
+        bits_per_byte: H_n / n per byte of UTF-8; equal to bits_per_char for ASCII.
+        compression_ratio: bits_per_byte / 8; some documents call this "bits per byte".
+    """
+
+    bits: float
+    bits_per_char: float
+    conditional_bits_per_char: float
+    bits_per_byte: float
+    compression_ratio: float
 
 
 @dataclass(frozen=True)
@@ -25,69 +108,62 @@ class Order:
         ngrams: n-grams in the text, overlapping.
         distinct: different ones.
         once_share: share of the distinct ones that occur once.
-        bits: H_n, in bits per n-gram.
-        bits_per_char: H_n / n.
-        conditional_bits_per_char: H(X | n - 1 previous characters).
-        bits_per_byte: the same per byte of UTF-8; equal to it for ASCII.
-        compression_ratio: the same divided by 8 bits; some documents call this "bits per byte".
+        estimates: by the name of the estimator.
     """
 
     order: int
     ngrams: int
     distinct: int
     once_share: float
-    bits: float
-    bits_per_char: float
-    conditional_bits_per_char: float
-    bits_per_byte: float
-    compression_ratio: float
+    estimates: dict[str, Estimate]
 
 
-def entropy_bits(counts: NDArray[np.int64]) -> float:
-    """Return the entropy of relative frequencies, in bits; every count is positive.
+def estimate(counts_G: Ints) -> dict[str, float]:
+    """Return each estimator's entropy of some counts, in bits.
 
-    >>> entropy_bits(np.array([1, 1, 2]))
+    >>> round(estimate(np.array([1, 1, 2]))["plug_in"], 12)
     1.5
     """
-    total = int(counts.sum())
-    # Equal counts are added together, so that the sum has few terms and little rounding.
-    values, how_many = np.unique(counts, return_counts=True)
-    return float(np.log2(total) - (values * how_many * np.log2(values)).sum() / total)
+    values, how_many = np.unique(counts_G, return_counts=True)
+    return {name: kind(values, how_many) / math.log(2) for name, kind in ESTIMATORS.items()}
 
 
-def statistics(ids: NDArray[np.integer], orders: list[int], bytes_per_char: float) -> list[Order]:
+def statistics(
+    ids_N: NDArray[np.integer], vocabulary: int, orders: list[int], bytes_per_char: float
+) -> list[Order]:
     """Count all n-grams of the given orders.
 
     Args:
-        ids: the text, one dimension.
+        ids_N: the text, integers in [0, vocabulary).
+        vocabulary: number of symbols.
         orders: ascending; those longer than the text are left out.
         bytes_per_char: mean length of a character in UTF-8.
     """
     results = []
-    vocabulary = int(ids.max()) + 1
-    # An n-gram is named by its rank among the distinct ones, so that its number stays below the
-    # text's length and rank * vocabulary + id never overflows, whatever the order.
-    ranks = np.zeros(len(ids), dtype=np.int64)
-    for order in range(1, min(orders[-1], len(ids)) + 1):
-        contexts = ranks[: len(ids) - order + 1]
-        numbers = contexts * vocabulary + ids[order - 1 :]
-        _, ranks, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-        if order not in orders:
-            continue
-        bits = entropy_bits(counts)
-        context_bits = entropy_bits(np.unique(contexts, return_counts=True)[1])
-        conditional = bits - context_bits
-        results.append(
-            Order(
-                order=order,
-                ngrams=len(numbers),
-                distinct=len(counts),
-                once_share=float((counts == 1).mean()),
-                bits=bits,
-                bits_per_char=bits / order,
-                conditional_bits_per_char=conditional,
-                bits_per_byte=bits / order / bytes_per_char,
-                compression_ratio=bits / order / 8,
+    shorter_N = np.zeros(len(ids_N) + 1, dtype=np.int64)
+    for order, found in enumerate(grams(ids_N, vocabulary, orders[-1]), start=1):
+        if order in orders:
+            bits = estimate(found.counts_G)
+            # The contexts of these very n-grams: the last n - 1 characters are none of them.
+            counts_C = np.bincount(shorter_N[: len(found.ranks_N)])
+            contexts = estimate(counts_C[counts_C > 0])
+            results.append(
+                Order(
+                    order=order,
+                    ngrams=len(found.ranks_N),
+                    distinct=len(found.counts_G),
+                    once_share=float((found.counts_G == 1).mean()),
+                    estimates={
+                        name: Estimate(
+                            bits=value,
+                            bits_per_char=value / order,
+                            conditional_bits_per_char=value - contexts[name] * (order > 1),
+                            bits_per_byte=value / order / bytes_per_char,
+                            compression_ratio=value / order / bytes_per_char / 8,
+                        )
+                        for name, value in bits.items()
+                    },
+                )
             )
-        )
+        shorter_N = found.ranks_N
     return results

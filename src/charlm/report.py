@@ -26,6 +26,20 @@ DOCUMENTS = {
     "D": "D. Bigram to self-attention",
     "E": "E. RNN and LSTM from scratch",
 }
+ESTIMATORS = {
+    "plug_in": "plug-in",
+    "miller_madow": "Miller-Madow",
+    "grassberger": "Grassberger",
+    "chao_shen": "Chao-Shen",
+}
+LITERATURE = {
+    "Shannon 1951, upper bound": 1.3,
+    "Cover and King 1978": 1.34,
+    "Brown et al. 1992": 1.75,
+    "Teahan and Cleary 1996": 1.46,
+}
+"""Bits per character of English as others put it: of 27 letters, Brown et al. of 95 characters."""
+
 HELD_OUT = (*SPLITS[1:], "holdout")
 WAYS = ("streaming", "windowed")
 
@@ -114,6 +128,37 @@ def joined_curves(results: list[Result]) -> list[dict[str, str | float]]:
     ]
 
 
+def ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> list[dict[str, str | float]]:
+    """Return the entropy ladder as one table for `dvc plots`.
+
+    Curves lie at their characters of context; models and compressors beside them, in three
+    columns by turns, so that their names keep apart.
+    """
+    orders = entropy["texts"]["whole"]["orders"]
+    curves = [
+        (title, row["order"], row["estimates"][key]["conditional_bits_per_char"])
+        for key, title in ESTIMATORS.items()
+        for row in orders
+    ]
+    curves += [
+        ("Kneser-Ney, on the holdout", row["order"], row["holdout"]["bits_per_char"])
+        for row in entropy["held_out"]
+    ]
+    points = [(row["streaming"]["holdout"]["bits_per_char"], row["model"], "model") for row in rows]
+    points += [
+        (found["holdout"]["bits_per_char"], found["name"], "compressor")
+        for found in entropy["compressors"]
+    ]
+    beside = orders[-1]["order"] + 1
+    return [
+        {"series": title, "kind": "curve", "context": order - 1, "bits_per_char": bits}
+        for title, order, bits in curves
+    ] + [
+        {"series": name, "kind": kind, "context": beside + 3 * (place % 3), "bits_per_char": bits}
+        for place, (bits, name, kind) in enumerate(sorted(points))
+    ]
+
+
 def page(
     results: list[Result],
     rows: list[dict[str, Any]],
@@ -145,6 +190,8 @@ def page(
         rows=rows,
         results=ordered,
         entropy=entropy,
+        estimators=ESTIMATORS,
+        held={row["order"]: row for row in entropy["held_out"]},
         documents=[
             (title, [row for row in sources["rows"] if row["document"] == letter])
             for letter, title in DOCUMENTS.items()
@@ -215,35 +262,64 @@ def spread(levels: list[float], gap: float) -> list[float]:
 
 
 def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
-    """Draw the plug-in conditional entropies falling, and each model as a level beside them."""
-    figure, axes = _axes()
-    contexts = [row["order"] - 1 for row in entropy["plug_in"]]
-    bits = [row["conditional_bits_per_char"] for row in entropy["plug_in"]]
-    axes.step(contexts, bits, where="mid", color="0.45")
-    axes.plot(contexts, bits, "o", color="0.45", label="plug-in entropy of the text itself")
-    right = contexts[-1] + 0.6
-    colours = _colours(len(rows))
-    order = sorted(
-        range(len(rows)), key=lambda index: rows[index]["streaming"]["holdout"]["bits_per_char"]
+    """Draw conditional entropies by context, and beside them every model and compressor."""
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    orders = entropy["texts"]["whole"]["orders"]
+    for (key, title), colour in zip(ESTIMATORS.items(), ("0.45", *_colours(3)), strict=True):
+        left.plot(
+            [row["order"] - 1 for row in orders],
+            [row["estimates"][key]["conditional_bits_per_char"] for row in orders],
+            marker="o" if key == "plug_in" else ".",
+            linestyle="-" if key == "plug_in" else "--",
+            color=colour,
+            label=f"{title}, of the text itself",
+        )
+    left.plot(
+        [row["order"] - 1 for row in entropy["held_out"]],
+        [row["holdout"]["bits_per_char"] for row in entropy["held_out"]],
+        marker="o",
+        color="black",
+        linewidth=2.5,
+        label="n-gram with Kneser-Ney smoothing, on the holdout",
     )
-    levels = [rows[index]["streaming"]["holdout"]["bits_per_char"] for index in order]
-    top = 1.05 * max(*levels, *bits)
-    heights = spread(levels, top / 24)
-    for index, level, height in zip(order, levels, heights, strict=True):
-        axes.axhline(level, color=colours[index], linewidth=1.5)
-        axes.annotate(
-            f"{rows[index]['model']} {level:.3f}",
-            (right, level),
-            (right + 0.5, height),
+    left.set_xlabel("characters of context")
+    left.set_ylabel("bits per character")
+    left.legend(frameon=False, loc="lower left")
+    best = min(row["holdout"]["bits_per_char"] for row in entropy["held_out"])
+    points = [
+        (row["streaming"]["holdout"]["bits_per_char"], row["model"], colour, "o")
+        for row, colour in zip(rows, _colours(len(rows)), strict=True)
+    ]
+    points += [
+        (found["holdout"]["bits_per_char"], f"{found['name']} (adaptive)", "0.3", "D")
+        for found in entropy["compressors"]
+    ]
+    points += [(level, title, "0.6", "_") for title, level in LITERATURE.items()]
+    points.sort(key=lambda point: point[:2])
+    top = 1.03 * max(level for level, *_ in points)
+    heights = spread([level for level, *_ in points], top / 36)
+    for (level, title, colour, marker), height in zip(points, heights, strict=True):
+        right.plot(0, level, marker, color=colour, clip_on=False)
+        right.annotate(
+            f"{title} {level:.3f}" if marker != "_" else f"{title}: {level:g}",
+            (0, level),
+            (0.25, height),
             va="center",
             fontsize="small",
-            arrowprops={"arrowstyle": "-", "color": colours[index], "relpos": (0, 0.5)},
+            color="0.45" if marker == "_" else "black",
+            arrowprops={"arrowstyle": "-", "color": colour, "relpos": (0, 0.5), "shrinkA": 0},
         )
-    axes.set_xlim(-0.5, right)
-    axes.set_ylim(0, max(top, heights[-1]))
-    axes.set_xlabel("characters of context")
-    axes.set_ylabel("bits per character")
-    axes.legend(frameon=False, loc="lower left")
+    for axes in (left, right):
+        axes.axhline(best, color="black", linewidth=0.8, linestyle=":")
+        axes.grid(axis="y", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.grid(axis="x", alpha=0.25)
+    left.set_ylim(0, max(top, heights[-1]))
+    right.set_xlim(-0.1, 2)
+    right.set_xticks([])
+    right.spines[["left", "bottom"]].set_visible(False)
+    right.tick_params(left=False)
     return figure
 
 

@@ -231,7 +231,8 @@ def table(evidence: Evidence) -> list[Row]:
 
 def entropy_rows(evidence: Evidence) -> list[Row]:
     """Document A's plug-in entropies, bits per character, and its compression ratio."""
-    found = {row["order"]: row for row in evidence.entropy["plug_in"]}
+    orders = evidence.entropy["texts"]["whole"]["orders"]
+    found = {row["order"]: row["estimates"]["plug_in"] for row in orders}
     nothing = {"bits_per_char": None, "conditional_bits_per_char": None, "compression_ratio": None}
     rows = [
         compare(
@@ -333,12 +334,15 @@ def lmnet_rows(evidence: Evidence) -> list[Row]:
         tried, key=lambda width: abs(tried[width][LMNET_EVERY]["batch_nats"] - told), default=None
     )
     recorded = tried[best] if best else {}
+    starts = evidence.recorded.get("starts", {}).get("lmnet", {}).get(str(best))
     here = evidence.curves["lmnet_all"] if entry and _as_published(entry) else {}
     rows = []
     for index, printed in enumerate(LMNET):
         step = index * LMNET_EVERY
         point = here.get(step) or recorded.get(step) or {}
-        measured = recorded.get(step) or recorded.get(LMNET_EVERY) or {}
+        measured = (recorded.get(step) or recorded.get(LMNET_EVERY) or {}).get("batches_sd")
+        if step == 0 and starts:
+            measured = statistics.stdev(starts)
         if step in here and entry:
             more = {"evidence": "dvc repro", "remark": f"n_embd {entry.architecture['n_embd']}"}
         elif step in recorded:
@@ -359,7 +363,7 @@ def lmnet_rows(evidence: Evidence) -> list[Row]:
                 f"step {step:,}, one training batch",
                 printed,
                 point.get("batch_nats"),
-                measured.get("batches_sd"),
+                measured,
                 **more,
             )
         )

@@ -31,6 +31,16 @@ def test_the_published_table_to_four_decimals(corpus_text):
     assert round(rows[1].compression_ratio, 4) == 0.5974
 
 
+def test_an_unsmoothed_count_model_loses_the_conditional_entropy(corpus_ids):
+    """Two ways to one number: p(b | a) = c(ab) / c(a .) on the pairs that it was counted on."""
+    ids = corpus_ids["train"].numpy().astype(int)
+    pairs = np.zeros((65, 65))
+    np.add.at(pairs, (ids[:-1], ids[1:]), 1)
+    p = pairs / pairs.sum(axis=1, keepdims=True).clip(1)
+    loss = -np.log2(p[ids[:-1], ids[1:]]).mean()
+    assert loss == pytest.approx(plug_in(ids, [2])[2].conditional_bits_per_char, abs=1e-9)
+
+
 def test_a_pencil_case():
     # "abab": a and b twice each; the pairs are ab, ba, ab.
     one, two = entropy.statistics(np.array([0, 1, 0, 1]), 2, [1, 2], 1.0)

@@ -97,7 +97,8 @@ def test_a_trained_bigram_meets_the_conditional_entropy():
     model = models.build("bigram", 3, 1, {})
     training.fit(model, text_N, text_N, plan, 0)
     nats = functional.cross_entropy(model(text_N[None, :-1])[0][0], text_N[1:]).item()
-    expected = entropy.statistics(text_N.numpy(), [2], 1.0)[0].conditional_bits_per_char
+    (pairs,) = entropy.statistics(text_N.numpy(), 3, [2], 1.0)
+    expected = pairs.estimates["plug_in"].conditional_bits_per_char
     assert nats / math.log(2) == pytest.approx(expected, abs=1e-6)
 
 

@@ -11,7 +11,7 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
-from charlm import params
+from charlm import params, report, sources
 from tests.workspace import PROJECT
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
@@ -133,3 +133,19 @@ def test_the_result_table_is_the_committed_leaderboard():
         cells = [f"{leaf['bits_per_char']:.4f} ({leaf['nats_per_char']:.4f})" for leaf in leaves]
         line = f"| `{row['model']}` | {row['parameters']:,} | {' | '.join(cells)} | "
         assert line in text
+
+
+def test_the_table_of_verdicts_is_the_committed_one():
+    shown = subprocess.run(
+        ["git", "show", ":reports/sources.json"], cwd=PROJECT, capture_output=True, check=True
+    )
+    text = (PROJECT / "README.md").read_text()
+    rows = json.loads(shown.stdout)["rows"]
+    for letter, title in report.DOCUMENTS.items():
+        verdicts = [row["verdict"] for row in rows if row["document"] == letter]
+        counts = [
+            verdicts.count(verdict)
+            for verdict in (sources.REPRODUCED, sources.DIFFERS, sources.NOT_RUN)
+        ]
+        cells = " | ".join(map(str, [len(verdicts), *counts]))
+        assert f"| {title} | {cells} |" in text

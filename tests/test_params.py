@@ -1,11 +1,13 @@
 import copy
+import re
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from charlm import models, params
+from charlm import check, models, params
 from charlm.errors import UserError
 from charlm.params import Training
 from tests.workspace import PROJECT
@@ -273,3 +275,29 @@ def test_the_check_imports_neither_torch_nor_mlflow():
         "sys.exit(bool({'torch', 'mlflow', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"To be, or not to be. " * 20, r"the \w+ split has [\d,]+ characters, but \w+ needs at"),
+        (b"na\xefve", "own.txt is not UTF-8: byte 0xef at offset 2"),
+        (b"", "own.txt is empty"),
+        (None, "corpus.path: no such file"),
+        (b"To be, or not to be. " * 1000, None),
+    ],
+)
+def test_an_own_text_is_checked_before_anything_is_trained(content, tmp_path, text, expected):
+    own = tmp_path / "own.txt"
+    if text is not None:
+        own.write_bytes(text)
+    content["corpus"]["path"] = str(own)
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump(content, file)
+    result = CliRunner().invoke(check.main, [str(tmp_path / "params.yaml")])
+    if expected is None:
+        assert (result.exit_code, result.output) == (0, "")
+    else:
+        assert result.exit_code == 1
+        assert re.search(expected, result.output)
+        assert result.output.count("\n") == 1

@@ -9,6 +9,9 @@ from charlm.cli import one_line_errors
 from charlm.corpus import NO_PATH
 from charlm.errors import UserError
 
+SMALL = 1 << 20
+"""Bytes of an own text up to which it is read by the check; a longer one is long enough."""
+
 
 @click.command()
 @click.argument("file", default="params.yaml", type=click.Path(path_type=Path))
@@ -22,8 +25,29 @@ def main(file: Path) -> None:
     """
     settings = params.load(file)
     path = settings.corpus.path
-    if path != NO_PATH and not Path(path).is_file():
+    if path == NO_PATH:
+        return
+    if not Path(path).is_file():
         raise UserError(f"{file}: corpus.path: no such file: {path}")
+    if Path(path).stat().st_size <= SMALL:
+        check_own_text(settings, Path(path))
+
+
+def check_own_text(settings: params.Params, path: Path) -> None:
+    """Refuse a text that is not UTF-8 or too short for some model, before any other is trained.
+
+    Raises:
+        UserError: what is wrong with it.
+    """
+    # numpy takes longer to import than the rest of the check, and most runs have no own text.
+    from charlm import encoding
+
+    length = len(encoding.read_text(path))
+    first = int(length * settings.split.train)
+    second = int(length * (settings.split.train + settings.split.validation))
+    lengths = {"train": first, "validation": second - first, "test": length - second}
+    for name in (*settings.models, *settings.reproductions):
+        encoding.check_lengths(lengths, settings.model(name))
 
 
 if __name__ == "__main__":

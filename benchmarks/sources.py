@@ -1,6 +1,6 @@
 """Runs that the table of sources needs and that are too long for the pipeline, recorded.
 
-    python -m benchmarks.sources [RUN ...]        adds to benchmarks/sources.json
+    python -m benchmarks.sources [--shared] [RUN ...]        adds to benchmarks/sources.json
 
 `make sources-long` runs what is not recorded yet.
 
@@ -14,7 +14,8 @@
 
 A run that is recorded already is not run again unless it is named. Each is written as soon as it
 ends, so that stopping loses no more than the one that runs. It needs data/encoded (`dvc repro
-encode`) and hours: the machine's threads are used, so nothing else should run beside it.
+encode`) and hours: the machine's threads are used, so nothing else should run beside it. Where
+something did, or a run was paused, say --shared: its seconds are then no measure of speed.
 """
 
 import math
@@ -291,12 +292,14 @@ RUNS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def main(names: list[str]) -> None:
     """Run what is named, or all that is not recorded yet."""
+    shared = "--shared" in names
+    names = [name for name in names if name != "--shared"]
     if unknown := set(names) - set(RUNS):
         sys.exit(f"unknown run {', '.join(sorted(unknown))} (allowed: {', '.join(RUNS)})")
     known = read_json(OUTPUT) if OUTPUT.is_file() else {}
     for name in names or [name for name in RUNS if name not in known]:
         print(f"{name}: running", flush=True)
-        result = RUNS[name]()
+        result = RUNS[name]() | {"shared": shared}
         # Read again: another process may have added a run meanwhile.
         known = read_json(OUTPUT) if OUTPUT.is_file() else {}
         known = {key: ({**known, name: result})[key] for key in RUNS if key in {**known, name: 0}}

@@ -38,6 +38,7 @@ RECORDED = {
         "seconds": 900,
         "machine": "a machine",
         "threads": 2,
+        "shared": False,
         "losses": {"windowed": {"seen": {"nats_per_char": 1.7}}},
         "curve": [{"step": 2100, "batch_nats": 1.71}],
     },

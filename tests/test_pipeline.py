@@ -274,6 +274,13 @@ def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
     assert bits["lstm"] == metrics(pipeline, "lstm")["streaming"]["validation"]["bits_per_char"]
 
 
+def test_a_reproduction_follows_its_entry_and_comes_back_from_the_cache(pipeline):
+    change(pipeline, models__mlp__smoke__steps=20)
+    assert {"train@mlp", "reproduce@mlp_all"} <= set(stages_run(pipeline))
+    change(pipeline, models__mlp__smoke__steps=200)
+    assert stages_run(pipeline) == ["evaluate@mlp", "sources", "report"]
+
+
 def test_an_own_corpus_is_a_dependency(pipeline):
     own = pipeline / "own.txt"
     own.write_text("To be, or not to be. " * 300)

@@ -195,14 +195,7 @@ def spread() -> dict[str, Any]:
     """Train documents C's and D's models with other seeds; record what their documents print."""
     settings, device = at_scale("quick"), start_torch()
     losses: dict[str, dict[str, list[float]]] = {}
-    names = [
-        "perceptron_full_batch_all",
-        "perceptron_all",
-        "mlp_all",
-        "mlp_normalized_all",
-        "bigram",
-    ]
-    for name in names:
+    for name in SPREAD:
         entry = settings.model(name)
         for seed in SPREAD_SEEDS:
             seeds = settings.seeds.model_copy(
@@ -302,8 +295,9 @@ def main(names: list[str]) -> None:
         result = RUNS[name]() | {"shared": shared}
         # Read again: another process may have added a run meanwhile.
         known = read_json(OUTPUT) if OUTPUT.is_file() else {}
-        known = {key: ({**known, name: result})[key] for key in RUNS if key in {**known, name: 0}}
-        write_json(OUTPUT, {"command": "python -m benchmarks.sources", **known})
+        known[name] = result
+        in_order = {key: known[key] for key in RUNS if key in known}
+        write_json(OUTPUT, {"command": "python -m benchmarks.sources", **in_order})
         last = result.get("curve", [{}])[-1]
         if last:
             print(

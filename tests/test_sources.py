@@ -154,7 +154,7 @@ def test_a_full_run_fills_the_curve_of_lmnet(tmp_path, corpus):
     evidence = make_evidence(tmp_path, corpus, at_scale("full"), curves={"lmnet_all": curve})
     row = by_figure(sources.table(evidence))["lmnet_all", "step 9,500, one training batch"]
     assert (row.ours, row.verdict) == (1.7, sources.DIFFERS)
-    assert row.remark == "n_embd 512"
+    assert row.remark == "n_embd 256"
 
 
 def test_figures_of_tiny_shakespeare_are_not_compared_on_another_text(tmp_path):

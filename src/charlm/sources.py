@@ -1,10 +1,10 @@
 """The table of sources: every figure that five documents print, and ours by the same protocol.
 
 A row repeats the document's own statistic, such as the loss of one batch of its size at one step.
-Such a number is a draw: its tolerance is two standard deviations of the difference of two draws,
-measured over seeds and batches by `python -m benchmarks.sources`, plus half a unit of the last
-printed digit. Exact figures (counts, entropies, parameters) have only the latter. Losses are in
-nats per character.
+Such a number is a draw: its tolerance is two standard deviations of the difference of two draws, as
+measured by `python -m benchmarks.sources` (over seeds and batches where training takes seconds,
+over batches alone where it takes an hour), plus half a unit of the last printed digit. Exact
+figures (counts, entropies, parameters) have only the latter. Losses are in nats per character.
 
 Documents: A entropy notebook and ShakeLSTM; B LMNet; C perceptron to MLP; D bigram to
 self-attention; E RNN and LSTM from scratch.

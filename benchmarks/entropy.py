@@ -24,7 +24,7 @@ import numpy as np
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
-from charlm import encoding, entropy, kneser_ney
+from charlm import encoding, entropy, kneser_ney, spectrum
 from charlm.files import write_json
 from charlm.models.base import start_torch
 from charlm.vocabulary import Vocabulary
@@ -56,7 +56,8 @@ def plain_entropies(text: str) -> list[float]:
 
 def fast_entropies(ids: encoding.Ids, size: int) -> list[float]:
     """Return the same from charlm.entropy."""
-    rows = [row.estimates["plug_in"] for row in entropy.statistics(ids, size, ORDERS, 1.0)]
+    counted = spectrum.in_memory(ids, size, ORDERS)
+    rows = [row.estimates["plug_in"] for row in entropy.statistics(counted, 1.0)]
     return [row.bits_per_char for row in rows[:-1]] + [
         row.conditional_bits_per_char for row in rows[1:]
     ]

@@ -65,7 +65,7 @@ def at_scale(scale: str, **changes: Any) -> params.Params:
 
 
 def train(
-    entry: params.Entry,
+    entry: params.Trained,
     seeds: params.Seeds,
     device: torch.device,
     watch: Watch = lambda model, point: {},
@@ -80,15 +80,7 @@ def train(
     """
     budget = entry.training
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
-    config = Config(
-        model=entry.model,
-        block=budget.block,
-        trained_on=entry.trained_on,
-        symbols=vocabulary.symbols,
-        architecture=entry.architecture,
-        training=budget.model_dump(),
-        seeds=seeds.model_dump(include={"initialisation", "training"}),
-    )
+    config = Config.of(entry, vocabulary.symbols, seeds)
     torch.manual_seed(seeds.initialisation)
     model = config.build().to(device)
     ids = load(device)
@@ -143,7 +135,7 @@ def random_batches(
 
 
 def record(
-    entry: params.Entry, settings: params.Params, watch: Watch = lambda model, point: {}
+    entry: params.Trained, settings: params.Params, watch: Watch = lambda model, point: {}
 ) -> dict[str, Any]:
     """Train one entry at a budget, score it and draw its sample."""
     device = start_torch()
@@ -170,25 +162,17 @@ def record(
 def sample(
     model: LanguageModel,
     config: Config,
-    entry: params.Entry,
+    entry: params.Trained,
     seed: int,
     device: torch.device,
 ) -> str:
     """Return one text drawn as the entry's own settings say."""
-    drawn, vocabulary = entry.sampling, config.vocabulary
-    prompt = drawn.prompt or vocabulary.symbols[0]
-    ids = sampling.draw(
-        model,
-        torch.tensor(vocabulary.encode(prompt)).long().to(device),
-        drawn.length,
-        1,
-        torch.Generator().manual_seed(seed),
-        drawn.temperature,
-        drawn.top_k,
-        drawn.top_p,
-        config.block if drawn.context == "block" else drawn.context,
-    )
-    return prompt + vocabulary.decode([int(id_B) for id_B in ids])
+    vocabulary = config.vocabulary
+    prompt = entry.sampling.prompt or vocabulary.symbols[0]
+    prompt_T = torch.tensor(vocabulary.encode(prompt)).long().to(device)
+    one = entry.sampling.model_copy(update={"samples": 1})
+    drawn = sampling.draw_as(one, model, config.block, prompt_T, seed)
+    return prompt + vocabulary.decode([int(id_B) for id_B in drawn])
 
 
 def spread() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from charlm import encoding, params
-from charlm.cli import one_line_errors
+from charlm.cli import one_line_errors, progress
 
 CORPUS, OUTPUT = Path("data/raw/corpus.txt"), Path("data/encoded")
 
@@ -15,28 +15,29 @@ CORPUS, OUTPUT = Path("data/raw/corpus.txt"), Path("data/encoded")
 def main() -> None:
     """Write data/encoded/: vocabulary.json and train, validation and test as .npy arrays.
 
-    The split is contiguous: the holdout (validation, then test) is the end of the text.
+    The split is contiguous: the holdout (validation, then test) is the end of the text. The text is
+    read in chunks, so it may be larger than memory.
 
     \b
     Example:
       python -m stages.encode
     """
     settings = params.load()
-    encoded = encoding.encode(
-        encoding.read_text(CORPUS), settings.split.train, settings.split.validation
-    )
-    lengths = {split: len(ids) for split, ids in encoded.splits.items()}
-    for entry in settings.models.values():
-        encoding.check_lengths(lengths, entry)
-    encoding.save(encoded, OUTPUT)
-    if encoded.unseen:
+    size = CORPUS.stat().st_size if CORPUS.is_file() else 0
+    with progress(2 * size, "B", "encoding") as bar:
+        found = encoding.scan(CORPUS, bar.update)
+        lengths = encoding.lengths(found.characters, settings.split)
+        for entry in settings.models.values():
+            encoding.check_lengths(lengths, entry)
+        unseen = encoding.encode(CORPUS, found.vocabulary, lengths, OUTPUT, bar.update)
+    if unseen:
         click.echo(
-            f"vocabulary: {len(encoded.unseen)} symbols are in the holdout only, so no model can "
-            f"learn them: {encoded.unseen!r}",
+            f"vocabulary: {len(unseen)} symbols are in the holdout only, so no model can "
+            f"learn them: {unseen!r}",
             err=True,
         )
     sizes = ", ".join(f"{split} {length:,}" for split, length in lengths.items())
-    click.echo(f"encoded: {len(encoded.vocabulary)} symbols; characters: {sizes}", err=True)
+    click.echo(f"encoded: {len(found.vocabulary)} symbols; characters: {sizes}", err=True)
 
 
 if __name__ == "__main__":

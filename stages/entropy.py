@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import click
 import numpy as np
 
-from charlm import compressors, encoding, entropy, kneser_ney, params
-from charlm.cli import one_line_errors
+from charlm import compressors, encoding, entropy, kneser_ney, params, spectrum
+from charlm.cli import one_line_errors, progress
+from charlm.errors import UserError
 from charlm.files import write_json, write_text
 from charlm.vocabulary import Vocabulary
 
 ENCODED, OUTPUT = Path("data/encoded"), Path("results")
+
+LARGE, LARGE_ORDER = 4_000_000, 5
+"""Characters above which n-grams are counted without keeping them, and the longest of these."""
 
 
 @click.command()
@@ -25,6 +30,7 @@ def main() -> None:
 
     Entropies by four estimators of the whole text and of the training split, the loss of a
     smoothed n-gram of each order on text that it has not seen, and what compressors make of it.
+    Of more than 4 million characters: entropies to order 5 alone, in 2 GB of memory.
 
     \b
     Example:
@@ -33,21 +39,41 @@ def main() -> None:
     orders = params.load().entropy.orders
     splits = {split: encoding.load_split(ENCODED, split) for split in encoding.SPLITS}
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
-    whole = np.concatenate(list(splits.values()))
-    texts: dict[str, dict[str, Any]] = {
-        name: {"characters": len(ids), "orders": estimates(ids, vocabulary, orders)}
-        for name, ids in (("whole", whole), ("train", splits["train"]))
-    }
-    held_out = held_out_losses(splits, vocabulary, orders)
+    parts = list(splits.values())
+    characters = sum(map(len, parts))
+    large = characters > LARGE
+    if large:
+        orders = [
+            n for n in orders if n <= min(LARGE_ORDER, spectrum.highest_order(len(vocabulary)))
+        ]
+        if not orders:
+            raise UserError(
+                f"params.yaml: entropy.orders: of more than {LARGE:,} characters with "
+                f"{len(vocabulary):,} symbols only orders up to "
+                f"{min(LARGE_ORDER, spectrum.highest_order(len(vocabulary)))} are counted"
+            )
+        click.echo(
+            f"entropy: {characters:,} characters are more than {LARGE:,}: orders to {orders[-1]} "
+            "only, no held-out losses, no compressors",
+            err=True,
+        )
+    texts: dict[str, dict[str, Any]] = {}
+    with progress(characters + len(parts[0]), "n-gram", "entropy") as bar:
+        for name, of in (("whole", parts), ("train", parts[:1])):
+            texts[name] = {
+                "characters": sum(map(len, of)),
+                "orders": estimates(of, vocabulary, orders, large, bar.update),
+            }
+    held_out = [] if large else held_out_losses(splits, vocabulary, orders)
     write_json(
         OUTPUT / "entropy.json",
         {
-            "characters": len(whole),
+            "characters": characters,
             "symbols": len(vocabulary),
-            "bytes_per_char": bytes_per_char(whole, vocabulary),
+            "bytes_per_char": bytes_per_char(parts, vocabulary),
             "texts": texts,
             "held_out": held_out,
-            "compressors": compressed(splits, vocabulary),
+            "compressors": [] if large else compressed(splits, vocabulary),
         },
     )
     rows = table(texts["whole"]["orders"], held_out)
@@ -65,15 +91,30 @@ def main() -> None:
         )
 
 
-def bytes_per_char(ids: encoding.Ids, vocabulary: Vocabulary) -> float:
+def bytes_per_char(parts: list[encoding.Ids], vocabulary: Vocabulary) -> float:
     """Return the mean length of a text's characters in UTF-8."""
-    return float(vocabulary.bytes_of_ids[ids].mean())
+    occurring = np.zeros(len(vocabulary), dtype=np.int64)
+    for ids in spectrum.chunks(parts, 1):
+        occurring += np.bincount(ids, minlength=len(vocabulary))
+    return float(occurring @ vocabulary.bytes_of_ids / occurring.sum())
 
 
-def estimates(ids: encoding.Ids, vocabulary: Vocabulary, orders: list[int]) -> list[dict[str, Any]]:
-    """Return the statistics of each order as JSON."""
-    per_char = bytes_per_char(ids, vocabulary)
-    return [asdict(order) for order in entropy.statistics(ids, len(vocabulary), orders, per_char)]
+def estimates(
+    parts: list[encoding.Ids],
+    vocabulary: Vocabulary,
+    orders: list[int],
+    large: bool,
+    advance: Callable[[int], object],
+) -> list[dict[str, Any]]:
+    """Return the statistics of each order of a text in pieces as JSON."""
+    symbols = len(vocabulary)
+    if large:
+        counted = spectrum.streamed(parts, symbols, orders[-1], advance=advance)
+        found = [row for row in counted if row.order in orders]
+    else:
+        found = spectrum.in_memory(np.concatenate(parts), symbols, orders)
+        advance(sum(map(len, parts)))
+    return [asdict(row) for row in entropy.statistics(found, bytes_per_char(parts, vocabulary))]
 
 
 def held_out_losses(

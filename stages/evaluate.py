@@ -32,7 +32,7 @@ def main(name: str) -> None:
     Example:
       python -m stages.evaluate --model lstm
     """
-    params.load().model(name)
+    params.load().entry(name)
     splits = {split: encoding.load_split(ENCODED, split) for split in encoding.SPLITS}
 
     from charlm import checkpoint

@@ -26,7 +26,10 @@ def main() -> None:
     """
     settings = params.load()
     # A reproduction has seen the holdout: it is in the table of sources and in no ranking.
-    results = [report.read_result(RESULTS / name) for name in settings.models]
+    results = [
+        report.read_result(RESULTS / name, trained=name in settings.models)
+        for name in settings.ranked
+    ]
     recorded = read_json(TIMES)
     times = recorded["seconds"] if recorded["scale"] == settings.scale else {}
     rows = report.leaderboard(results, times)

@@ -47,7 +47,7 @@ def main(name: str, output: Path | None, stream: bool, seed: int | None, **given
     settings = params.load()
     if given["context"] is not None and given["context"].isdecimal():
         given["context"] = int(given["context"])
-    chosen = params.override(settings.model(name).sampling, given)
+    chosen = params.override(settings.entry(name).sampling, given)
     seed = settings.seeds.sampling if seed is None else seed
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed: must be from 0 to 2^63 - 1, not {seed}")
@@ -79,17 +79,8 @@ def main(name: str, output: Path | None, stream: bool, seed: int | None, **given
             f"beginning at the first symbol, {prompt!r}",
             err=True,
         )
-    drawn = sampling.draw(
-        model,
-        torch.tensor(ids).long().to(device),
-        chosen.length,
-        chosen.samples,
-        torch.Generator().manual_seed(seed),
-        chosen.temperature,
-        chosen.top_k,
-        chosen.top_p,
-        config.block if chosen.context == "block" else chosen.context,
-    )
+    prompt_T = torch.tensor(ids).long().to(device)
+    drawn = sampling.draw_as(chosen, model, config.block, prompt_T, seed)
     if stream:
         click.echo(prompt, nl=False)
         for ids_B in drawn:

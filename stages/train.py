@@ -44,7 +44,7 @@ def main(name: str) -> None:
     train(settings, entry, splits)
 
 
-def train(settings: params.Params, entry: params.Entry, splits: dict[str, encoding.Ids]) -> None:
+def train(settings: params.Params, entry: params.Trained, splits: dict[str, encoding.Ids]) -> None:
     """Train one entry and write what it became; torch is imported only now, after all checks."""
     import torch
 
@@ -55,15 +55,7 @@ def train(settings: params.Params, entry: params.Entry, splits: dict[str, encodi
     budget, root = entry.training, project_root()
     device = start_torch()
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
-    config = checkpoint.Config(
-        model=entry.model,
-        block=budget.block,
-        trained_on=entry.trained_on,
-        symbols=vocabulary.symbols,
-        architecture=entry.architecture,
-        training=budget.model_dump(),
-        seeds=settings.seeds.model_dump(include={"initialisation", "training"}),
-    )
+    config = checkpoint.Config.of(entry, vocabulary.symbols, settings.seeds)
     torch.manual_seed(settings.seeds.initialisation)
     model = config.build().to(device)
     ids = {split: torch.tensor(splits[split]).to(device) for split in splits}

@@ -5,8 +5,7 @@ import torch
 from hypothesis import settings as hypothesis_settings
 
 from charlm import corpus, params
-from charlm.encoding import encode, read_text
-from tests.workspace import PROJECT
+from tests.workspace import PROJECT, encode_text
 
 # The same cases every time, and no time limit on a case: these machines are shared.
 hypothesis_settings.register_profile("charlm", derandomize=True, deadline=None)
@@ -30,13 +29,14 @@ def corpus_path(tmp_path_factory, settings) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus_text(corpus_path) -> str:
-    return read_text(corpus_path)
+    return corpus_path.read_bytes().decode()
 
 
 @pytest.fixture(scope="session")
-def corpus_ids(corpus_text) -> dict[str, torch.Tensor]:
+def corpus_ids(corpus_text, tmp_path_factory) -> dict[str, torch.Tensor]:
     """Ids of the real splits, uint8."""
-    return {k: torch.tensor(v) for k, v in encode(corpus_text, 0.9, 0.05).splits.items()}
+    splits = encode_text(corpus_text, tmp_path_factory.mktemp("encoded"))
+    return {split: torch.tensor(ids) for split, ids in splits.items()}
 
 
 @pytest.fixture(autouse=True)

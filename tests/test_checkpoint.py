@@ -5,15 +5,12 @@ import torch
 
 from charlm import checkpoint, models
 from charlm.errors import UserError
-from tests.workspace import at_scale
-
-SMOKE = at_scale("smoke")
+from tests.zoo import SMOKE, build
 
 
 def config(name):
-    entry = SMOKE.model(name)
-    block = entry.training.block
-    return checkpoint.Config(entry.model, block, "train", "abc", entry.architecture, {}, {})
+    entry = SMOKE.entry(name)
+    return checkpoint.Config(entry.model, 32, "train", "abc", entry.architecture, {}, {})
 
 
 @pytest.fixture
@@ -24,12 +21,12 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", models.names())
 def test_what_is_saved_is_loaded(tmp_path, name):
-    model = config(name).build().eval()
+    model, _ = build(name, 3, 32)
     checkpoint.save(tmp_path, model, config(name))
     loaded, read = checkpoint.load(tmp_path, torch.device("cpu"))
     assert read == config(name)
     assert not loaded.training
-    ids_BT = torch.randint(3, (2, SMOKE.model(name).training.block))
+    ids_BT = torch.randint(3, (2, 32))
     assert torch.equal(model(ids_BT)[0], loaded(ids_BT)[0])
 
 

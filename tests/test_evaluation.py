@@ -5,14 +5,9 @@ import torch
 from torch.nn import functional
 
 from charlm import evaluation, models
-from tests.workspace import at_scale
+from tests.zoo import build
 
-SMOKE = at_scale("smoke")
 VOCABULARY = 7
-
-
-def build(name, block=8):
-    return models.build(name, VOCABULARY, block, SMOKE.model(name).architecture).eval()
 
 
 def plain_nats(model, context):
@@ -26,7 +21,7 @@ def plain_nats(model, context):
 @pytest.mark.parametrize("targets", [1, 2, 7, 8, 9, 12, 16, 45])
 def test_every_target_is_scored_once_from_what_it_may_see(name, targets):
     """Against a loop over targets that recomputes each from the context that the rules give it."""
-    model, block = build(name), 8
+    model, block = build(name, VOCABULARY, 8)
     ids = torch.randint(VOCABULARY, (targets + 1,))
     windowed, _ = evaluation.windowed(model, ids, block)
     streaming, _ = evaluation.streaming(model, ids)
@@ -37,8 +32,8 @@ def test_every_target_is_scored_once_from_what_it_may_see(name, targets):
         assert windowed[t].item() == pytest.approx(expected, rel=1e-4)
         if model.context_length is None:
             seen = ids[: t + 2]
-        elif model.context_length == 1:
-            seen = ids[t : t + 2]
+        elif model.slides:
+            seen = ids[max(0, t + 1 - model.context_length) : t + 2]
         else:
             if t - start == block:
                 start = t - block // 2
@@ -49,7 +44,7 @@ def test_every_target_is_scored_once_from_what_it_may_see(name, targets):
 @pytest.mark.parametrize("block", [1, 2, 5, 8])
 def test_streaming_a_gpt_equals_its_key_value_cache(block):
     """Overlapping windows and the sampler's re-encoding are one rule, for odd blocks too."""
-    model = build("gpt", block)
+    model, _ = build("gpt", VOCABULARY, block)
     ids = torch.randint(VOCABULARY, (60,))
     with torch.no_grad():
         logits_BTV, _ = model(ids[None, :-1])
@@ -60,7 +55,7 @@ def test_streaming_a_gpt_equals_its_key_value_cache(block):
 
 
 def test_many_windows_pass_in_several_calls(monkeypatch):
-    model, ids = build("gpt"), torch.randint(VOCABULARY, (500,))
+    (model, _), ids = build("gpt", VOCABULARY, 8), torch.randint(VOCABULARY, (500,))
     at_once = [evaluation.windowed(model, ids, 8)[0], evaluation.streaming(model, ids)[0]]
     monkeypatch.setattr(evaluation, "CHARACTERS_A_PASS", 24)
     seen = []
@@ -74,7 +69,7 @@ def test_many_windows_pass_in_several_calls(monkeypatch):
 
 
 def test_a_stream_carries_its_state_across_calls(monkeypatch):
-    model, ids = build("lstm"), torch.randint(VOCABULARY, (50,))
+    (model, _), ids = build("lstm", VOCABULARY, 8), torch.randint(VOCABULARY, (50,))
     whole, _ = evaluation.streaming(model, ids)
     monkeypatch.setattr(evaluation, "CHARACTERS_A_PASS", 7)
     parts, _ = evaluation.streaming(model, ids)

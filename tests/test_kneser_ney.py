@@ -12,10 +12,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm import encoding, kneser_ney
+from charlm import checkpoint, evaluation, kneser_ney, models
+from charlm.errors import UserError
+from tests.workspace import encode_text
 
 TEXT = np.array([0, 1, 0, 1, 0, 2])
 A, B, C = range(3)
@@ -94,10 +97,9 @@ def test_probabilities_are_positive_and_sum_to_one(train, text, order):
     assert nats == pytest.approx(-np.log(p_TV[np.arange(len(ids) - 1), ids[1:]]))
 
 
-def test_a_text_of_300_characters_has_finite_losses(corpus_text):
-    encoded = encoding.encode(corpus_text[:300], 0.8, 0.1)
-    train, validation, test = encoded.splits.values()
-    size = len(encoded.vocabulary)
+def test_a_text_of_300_characters_has_finite_losses(corpus_text, tmp_path):
+    train, validation, test = encode_text(corpus_text[:300], tmp_path, 0.8, 0.1).values()
+    size = len(set(corpus_text[:300]))
     for order in (1, 2, 5, 10):
         model = kneser_ney.counts(train, size, order).model(order)
         nats = model.nats(np.concatenate([train, validation, test]), len(train))
@@ -106,9 +108,9 @@ def test_a_text_of_300_characters_has_finite_losses(corpus_text):
         assert nats.mean() < math.log(size) + 0.7
 
 
-def test_the_measured_loss_of_seven_grams(corpus_text):
+def test_the_measured_loss_of_seven_grams(corpus_ids):
     """1.5165 nats on the last tenth; validation 1.453 and test 1.580 of it."""
-    train, validation, test = encoding.encode(corpus_text, 0.9, 0.05).splits.values()
+    train, validation, test = (ids.numpy() for ids in corpus_ids.values())
     counts = kneser_ney.counts(train, 65, 7)
     ids = np.concatenate([train[-6:], validation, test])
     nats = counts.model(7).nats(ids, 6)
@@ -119,3 +121,76 @@ def test_the_measured_loss_of_seven_grams(corpus_text):
     assert counts.model(7).discounts[0][1] == kneser_ney.FALLBACK[1]
     # More context than the text's own length does no harm.
     assert counts.model(99).nats(ids, 6).mean() == nats.mean()
+
+
+def fitted(text, size, order):
+    model = models.build("kneser_ney", size, 16, {"order": order}).eval()
+    model.fit(torch.tensor(text, dtype=torch.uint8))
+    return model
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=40),
+    st.lists(st.integers(0, 4), min_size=2, max_size=20),
+    st.integers(1, 5),
+    st.integers(1, 6),
+)
+def test_in_the_zoo_its_logits_are_the_log_probabilities_however_it_is_fed(
+    train, text, order, piece
+):
+    model = fitted(train, 5, order)
+    ids = torch.tensor([text, text[::-1]])
+    whole, _ = model(ids)
+    state, pieces = None, []
+    for part in ids.split(piece, dim=1):
+        logits, state = model(part, state)
+        pieces.append(logits)
+    assert torch.equal(torch.cat(pieces, dim=1), whole)
+    nats = kneser_ney.counts(np.array(train), 5, order).model(order).nats(np.array(text), 1)
+    found = -whole[0].log_softmax(-1)[range(len(text) - 1), text[1:]]
+    assert found.tolist() == pytest.approx(nats.tolist(), abs=1e-5)
+
+
+def test_streaming_carries_its_state_although_it_is_bounded(corpus_ids):
+    """Overlapping windows would ask for three characters of context here and there."""
+    held = torch.cat([corpus_ids["train"][-6:], corpus_ids["validation"][:3000]])
+    model = fitted(corpus_ids["train"][:200_000].tolist(), 65, 7)
+    assert model.context_length == 6
+    nats, _ = evaluation.streaming(model, held)
+    counts = kneser_ney.counts(corpus_ids["train"][:200_000].numpy(), 65, 7)
+    expected = counts.model(7).nats(held.numpy(), 1)
+    assert nats.numpy() == pytest.approx(expected, abs=1e-5)
+    windowed, _ = evaluation.windowed(model, held, 16)
+    assert windowed.mean() > nats.mean()
+
+
+def config():
+    return checkpoint.Config("kneser_ney", 16, "train", "abc", {"order": 3}, {}, {})
+
+
+def test_counts_are_stored_and_loaded(tmp_path):
+    model = fitted([0, 1, 0, 1, 0, 2], 3, 3)
+    assert model.parameter_count == 3 + 3 + 3
+    checkpoint.save(tmp_path, model, config())
+    loaded, _ = checkpoint.load(tmp_path, torch.device("cpu"))
+    ids = torch.tensor([[0, 1, 2, 0, 0]])
+    assert torch.equal(loaded(ids)[0], model(ids)[0])
+    assert loaded.parameter_count == model.parameter_count
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("codes_2", [2, 1, 3], "order 2 holds n-grams that cannot be"),
+        ("codes_2", [1, 3, 900], "order 2 holds n-grams that cannot be"),
+        ("counts_1", [1, -1, 1], "order 1 holds n-grams that cannot be"),
+        ("counts_1", [1, 1], "must be int64 vectors of one length"),
+        ("codes_1", [], "must be int64 vectors of one length"),
+    ],
+)
+def test_counts_that_cannot_be_are_refused_in_one_line(tmp_path, name, value, expected):
+    model = fitted([0, 1, 0, 1, 0, 2], 3, 3)
+    model.register_buffer(name, torch.tensor(value, dtype=torch.int64))
+    checkpoint.save(tmp_path, model, config())
+    with pytest.raises(UserError, match=expected):
+        checkpoint.load(tmp_path, torch.device("cpu"))

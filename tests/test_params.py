@@ -129,6 +129,54 @@ def test_scale_picks_the_budget(content):
         ),
         ("models.rnn.sampling", None, "params.yaml: models.rnn.sampling: must be a mapping"),
         (
+            "models.lstm.model",
+            "kneser_ney",
+            "params.yaml: models.lstm.model: unknown model 'kneser_ney' (allowed: attention",
+        ),
+        ("counted", None, "params.yaml: counted: must be a mapping ({} if empty)"),
+        ("counted.kneser_ney", 3, "params.yaml: counted.kneser_ney: must be a mapping"),
+        (
+            "counted.kneser_ney.model",
+            "lstm",
+            "params.yaml: counted.kneser_ney.model: unknown model 'lstm' (allowed: kneser_ney)",
+        ),
+        (
+            "counted.kneser_ney.architecture.ordr",
+            7,
+            "params.yaml: counted.kneser_ney.architecture.ordr: unknown key 'ordr' (did you mean "
+            "'order'?)",
+        ),
+        (
+            "counted.kneser_ney.architecture.order",
+            0,
+            "params.yaml: counted.kneser_ney.architecture.order: input should be greater",
+        ),
+        (
+            "counted.kneser_ney.architecture",
+            None,
+            "params.yaml: counted.kneser_ney.architecture: must be a mapping ({} if empty)",
+        ),
+        (
+            "counted.kneser_ney.block",
+            "x",
+            "params.yaml: counted.kneser_ney.block: input should be a valid integer, not 'x'",
+        ),
+        (
+            "counted.kneser_ney.quick",
+            {},
+            "params.yaml: counted.kneser_ney.quick: unknown key 'quick' (allowed: model, ",
+        ),
+        (
+            "counted.kneser_ney.sampling.top_k",
+            0,
+            "params.yaml: counted.kneser_ney.sampling.top_k: input should be greater",
+        ),
+        (
+            "counted.lstm",
+            {"model": "kneser_ney", "architecture": {"order": 2}, "block": 8, "sampling": {}},
+            "params.yaml: counted.lstm: models has an entry of this name; choose another",
+        ),
+        (
             "models.rnn.sampling.topk",
             5,
             "params.yaml: models.rnn.sampling.topk: unknown key 'topk' (did you mean 'top_k'?)",
@@ -158,7 +206,7 @@ def test_scale_picks_the_budget(content):
         (
             "reproductions.rnn",
             {"entry": "rnn", "model": "rnn", "trained_on": "all"},
-            "params.yaml: reproductions.rnn: models has an entry of this name",
+            "params.yaml: reproductions.rnn: the zoo has an entry of this name",
         ),
         (
             "reproductions.Bad",
@@ -178,7 +226,20 @@ def test_a_reproduction_is_its_entry_on_all_of_the_text(content):
     assert (ours.trained_on, theirs.trained_on) == ("train", "all")
     assert theirs.name == "mlp_all"
     assert theirs.training == ours.training
-    assert list(parsed.entries)[: len(parsed.models)] == list(parsed.models)
+    assert list(parsed.trained)[: len(parsed.models)] == list(parsed.models)
+    assert "mlp_all" not in parsed.ranked
+
+
+def test_a_model_that_counts_is_ranked_and_has_no_budget(content):
+    parsed = params.parse(content, "p")
+    assert list(parsed.ranked) == [*parsed.models, "kneser_ney"]
+    assert set(parsed.entries) == {*parsed.ranked, *parsed.reproductions}
+    assert parsed.counts("kneser_ney").architecture == {"order": 7}
+    assert parsed.entry("kneser_ney").sampling == parsed.sampling
+    with pytest.raises(UserError, match="unknown model 'kneser_ney'"):
+        parsed.model("kneser_ney")
+    with pytest.raises(UserError, match=r"unknown counted model 'lstm' \(allowed: kneser_ney\)"):
+        parsed.counts("lstm")
 
 
 def test_documents_have_their_own_sampling(content):
@@ -217,8 +278,8 @@ def test_every_key_is_needed(content):
                 yield from paths(value, (*prefix, key))
 
     for path in list(paths(content)):
-        entry = path[0] in ("models", "reproductions") and len(path) == 2
-        own_sampling = path[0] == "models" and "sampling" in path[:-1]
+        entry = path[0] in ("models", "counted", "reproductions") and len(path) == 2
+        own_sampling = path[0] in ("models", "counted") and "sampling" in path[:-1]
         if path == ("models",) or entry or own_sampling:
             continue
         broken = copy.deepcopy(content)

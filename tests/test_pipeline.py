@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from charlm import models
 from tests.workspace import PROJECT, change, copy_project, run
 
 GRAPH = {
@@ -18,7 +19,10 @@ GRAPH = {
     for name, stage in YAML(typ="safe", pure=True).load(PROJECT / "dvc.yaml")["stages"].items()
 }
 ZOO = ("bigram", "mlp", "lstm", "gpt")
+RANKED = (*ZOO, "kneser_ney")
 ENTRY_FILE = "src/charlm/models/${item.model}.py"
+INERT = {f"src/charlm/{name}.py" for name in ("__init__", "cli", "errors", "tracking")}
+"""What runs in every stage and changes no output, so that its edits make nothing again."""
 
 
 def file_of(module: str) -> str | None:
@@ -64,20 +68,19 @@ def all_imports(file: str) -> set[str]:
 @pytest.mark.parametrize("stage", GRAPH)
 def test_a_stage_declares_exactly_the_code_that_it_imports(stage):
     declared = {dep for dep in GRAPH[stage]["deps"] if dep.endswith(".py")}
-    needed = all_imports(f"stages/{stage}.py") | {"stages/__init__.py", "src/charlm/__init__.py"}
+    needed = (all_imports(f"stages/{stage}.py") | {"stages/__init__.py"}) - INERT
     if stage == "sources":
         # It builds two models by name, for a figure that only they have.
         needed |= {"src/charlm/models/bigram.py", "src/charlm/models/rnn.py"}
     elif "src/charlm/checkpoint.py" in needed:
-        # It builds a model by name; a model's file may import the base alone.
+        # It builds a model by name: one that is trained may import the base alone.
         needed.add(ENTRY_FILE)
-        for path in (PROJECT / "src/charlm/models").glob("*.py"):
-            if path.stem not in ("__init__", "base"):
-                assert (
-                    all_imports(f"src/charlm/models/{path.name}")
-                    - {f"src/charlm/models/{path.name}"}
-                    <= needed
-                )
+        for name in models.names():
+            if models.is_counted(name) == (stage == "count"):
+                file = f"src/charlm/models/{name}.py"
+                more = all_imports(file) - {file} - INERT
+                assert more <= needed or stage == "count"
+                needed |= more
     assert declared == needed
 
 
@@ -102,7 +105,7 @@ def test_every_stage_has_a_command_with_help_and_an_example():
 def pipeline(tmp_path_factory, corpus_path) -> Path:
     """The real graph in a folder with a space in its path, run once at scale smoke."""
     folder = tmp_path_factory.mktemp("a project") / "charlm"
-    copy_project(folder, ZOO, scale="smoke", corpus__sources=["gone.txt", str(corpus_path)])
+    copy_project(folder, RANKED, scale="smoke", corpus__sources=["gone.txt", str(corpus_path)])
     run(folder, "git", "init", "-q")
     for key, value in (("user.name", "A Newcomer"), ("user.email", "new@example.org")):
         run(folder, "git", "config", key, value)
@@ -133,7 +136,7 @@ def test_a_copy_runs_its_own_code(pipeline):
 
 
 def test_metrics_have_the_agreed_form(pipeline):
-    for name in ZOO:
+    for name in RANKED:
         content = metrics(pipeline, name)
         assert list(content) == [
             "model",
@@ -170,7 +173,7 @@ def test_learning_shows_even_at_scale_smoke(pipeline):
 def test_the_report_holds_every_model(pipeline):
     rows = json.loads((pipeline / "reports/leaderboard.json").read_text())
     losses = [row["streaming"]["validation"]["nats_per_char"] for row in rows]
-    assert sorted(row["model"] for row in rows) == ["bigram", "gpt", "lstm", "mlp"]
+    assert sorted(row["model"] for row in rows) == sorted(RANKED)
     assert losses == sorted(losses)
     html = (pipeline / "reports/report.html").read_text()
     assert all(f"<h3>{row['model']}</h3>" in html for row in rows)
@@ -213,7 +216,9 @@ def test_activations_are_recorded(pipeline):
 
 
 def test_no_clock_and_no_machine_in_the_outputs(pipeline):
-    for path in [*pipeline.glob("models/*/config.json"), *pipeline.glob("results/**/*.*")]:
+    made = [*pipeline.glob("models/*/config.json"), *pipeline.glob("results/**/*.*")]
+    # A sample may speak of seconds: "second citizen".
+    for path in (path for path in made if path.suffix != ".txt"):
         text = path.read_text().lower()
         assert not re.search(r"second|device|version|cpu|cuda|20\d\d-\d\d", text), path
 
@@ -225,7 +230,12 @@ def test_one_mlflow_run_a_model_with_its_results(pipeline):
     client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tinyshakespeare")
     runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
-    assert sorted(runs) == ["bigram", "gpt", "lstm", "mlp", "mlp_all"]
+    assert sorted(runs) == sorted([*RANKED, "mlp_all"])
+    counted = runs.pop("kneser_ney")
+    assert counted.data.tags["dvc.stage"] == "count@kneser_ney"
+    assert counted.data.metrics["streaming.holdout.nats_per_char"] == pytest.approx(
+        1.5165, abs=0.001
+    )
     reproduced = runs.pop("mlp_all")
     assert reproduced.data.tags["dvc.stage"] == "reproduce@mlp_all"
     assert reproduced.data.metrics["windowed.seen.nats_per_char"] > 0
@@ -247,7 +257,8 @@ def test_nothing_to_do_does_nothing(pipeline):
 
 def test_the_same_bytes_again(pipeline):
     before = (pipeline / "dvc.lock").read_bytes()
-    again = ["train@lstm", "train@gpt", "evaluate@gpt", "sample@gpt", "sources", "report"]
+    again = ["train@lstm", "train@gpt", "evaluate@gpt", "sample@gpt", "count@kneser_ney"]
+    again += ["entropy", "sources", "report"]
     assert stages_run(pipeline, "--force", "--single-item", *again) == again
     assert (pipeline / "dvc.lock").read_bytes() == before
 
@@ -304,7 +315,7 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
     run(pipeline, "git", "add", "inside.txt")
     for name, path in (("outside", str(outside)), ("inside", "inside.txt")):
         others = [f"~models.{other}" for other in ZOO if other != "bigram"]
-        others.append("~reproductions.mlp_all")
+        others += ["~reproductions.mlp_all", "~counted.kneser_ney"]
         overrides = [*others, f"corpus.path={path}", f"corpus.name={name}"]
         flags = [word for override in overrides for word in ("-S", override)]
         run(pipeline, "dvc", "exp", "run", "--queue", "-n", name, *flags)
@@ -333,7 +344,7 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
         (("stages.train", "--model", "lstn"), "unknown model 'lstn' (did you mean 'lstm'?)"),
         (
             ("stages.evaluate", "--model", "x"),
-            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt, mlp_all)",
+            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt, kneser_ney, mlp_all)",
         ),
         (("stages.sample", "--model", "lstm", "--top-k", "0"), "--top-k: input should be"),
         (("stages.sample", "--model", "lstm", "--temperature", "-1"), "--temperature: input"),

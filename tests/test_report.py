@@ -88,7 +88,7 @@ SOURCES = {
 }
 
 
-def result(name, nats, sample="ROMEO: hello"):
+def result(name, nats, sample="ROMEO: hello", *, counted=False):
     splits = dict.fromkeys(report.HELD_OUT, LEAF)
     metrics = {
         "model": name,
@@ -106,7 +106,9 @@ def result(name, nats, sample="ROMEO: hello"):
     activations = {
         when: {"nats_per_char": 4.2, "layers": LAYERS} for when in ("initial", "trained")
     }
-    return report.Result(name, metrics, curve, sample, activations)
+    if counted:
+        return report.Result(name, metrics, sample, [], None)
+    return report.Result(name, metrics, sample, curve, activations)
 
 
 RESULTS = [result("worse", 2.0), result("better", 1.0), result("middle", 1.2)]
@@ -130,9 +132,9 @@ def test_the_terminal_table_has_a_line_a_model():
     assert lines[3].endswith(" -")
 
 
-def page(results=RESULTS):
+def page(results=RESULTS, entropy=ENTROPY):
     rows = report.leaderboard(results, {})
-    return report.page(results, rows, ENTROPY, SOURCES, "", "smoke")
+    return report.page(results, rows, entropy, SOURCES, "", "smoke")
 
 
 def test_the_page_is_self_contained_and_the_same_every_time():
@@ -162,6 +164,20 @@ def test_the_entropy_ladder_has_curves_models_and_compressors():
         assert text in html
 
 
+def test_a_model_that_counts_is_ranked_and_has_no_curve_and_no_layers():
+    html = page([*RESULTS, result("counting", 1.1, counted=True)])
+    assert "<h3>counting</h3>" in html
+    assert "Layers of better" in html
+    assert "Layers of counting" not in html
+
+
+def test_a_large_text_has_a_ladder_without_held_out_losses():
+    html = page(entropy={**ENTROPY, "held_out": [], "compressors": []})
+    assert "Grassberger, of the text itself" in html
+    assert "too large for held-out losses" in html
+    assert "with Kneser-Ney smoothing" not in html
+
+
 def test_the_table_of_sources_shows_verdicts_and_never_pretends():
     html = page()
     assert "1 of 2 reproduced" in html
@@ -180,7 +196,7 @@ def test_a_sample_stays_text():
 
 def test_missing_results_are_named(tmp_path):
     with pytest.raises(UserError, match=r"curve\.csv cannot be read .*dvc repro"):
-        report.read_result(tmp_path)
+        report.read_result(tmp_path, trained=True)
 
 
 def test_results_are_read(tmp_path):
@@ -188,11 +204,15 @@ def test_results_are_read(tmp_path):
     (tmp_path / "sample.txt").write_text("a\r\nb", newline="")
     (tmp_path / "metrics.json").write_text(json.dumps({"parameters": 3}))
     (tmp_path / "activations.json").write_text(json.dumps({"initial": {}}))
-    read = report.read_result(tmp_path)
+    read = report.read_result(tmp_path, trained=True)
     assert read.curve[1] == {"step": 10.0, "validation_nats": 3.5}
     assert read.sample == "a\r\nb"
     assert read.metrics == {"parameters": 3}
     assert read.activations == {"initial": {}}
+    (tmp_path / "curve.csv").unlink()
+    (tmp_path / "activations.json").unlink()
+    counted = report.read_result(tmp_path, trained=False)
+    assert (counted.curve, counted.activations) == ([], None)
 
 
 def test_curves_are_joined_for_dvc_plots():

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm import models, sampling
-from tests.workspace import at_scale
+from tests.zoo import SMOKE, build
 
-SMOKE = at_scale("smoke")
 LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
 
 
@@ -60,9 +59,8 @@ def test_what_is_left_is_a_distribution(logits, temperature, top_k, top_p):
 
 
 def draw(name="lstm", prompt=(1, 2, 3), length=40, samples=2, seed=0, **options):
-    entry = SMOKE.model(name)
     torch.manual_seed(5)
-    model = models.build(name, 9, entry.training.block, entry.architecture).eval()
+    model, _ = build(name, 9)
     generator = torch.Generator().manual_seed(seed)
     drawn = sampling.draw(model, torch.tensor(prompt), length, samples, generator, **options)
     return torch.stack(list(drawn), dim=1)
@@ -78,11 +76,10 @@ def test_a_seed_fixes_the_text(name):
 @pytest.mark.parametrize("name", models.names())
 def test_greedy_drawing_equals_recomputing_from_the_whole_text(name):
     """The carried state loses nothing (within gpt's block, where its context is everything)."""
-    entry = SMOKE.model(name)
-    length = min(20, entry.training.block - 3) if name == "gpt" else 20
-    drawn = draw(name, length=length, samples=1, temperature=0)[0].tolist()
     torch.manual_seed(5)
-    model = models.build(name, 9, entry.training.block, entry.architecture).eval()
+    model, block = build(name, 9)
+    length = min(20, block - 3) if name == "gpt" else 20
+    drawn = draw(name, length=length, samples=1, temperature=0)[0].tolist()
     text = [1, 2, 3]
     for expected in drawn:
         logits_BTV, _ = model(torch.tensor([text]))

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import sources as long_runs
 from charlm import sources
 from charlm.files import read_json
-from tests.workspace import PROJECT, at_scale
+from tests.workspace import PROJECT, at_scale, encode_text
 
 QUICK = at_scale("quick")
 
@@ -62,7 +62,7 @@ def make_evidence(folder, corpus, settings=QUICK, recorded=RECORDED, curves=None
     ]
     folder.mkdir(exist_ok=True)
     (folder / "entropy.json").write_text(json.dumps({"texts": {"whole": {"orders": orders}}}))
-    for name, entry in settings.entries.items():
+    for name, entry in settings.trained.items():
         (folder / name).mkdir(exist_ok=True)
         text = "seen" if entry.trained_on == "all" else "holdout"
         metrics = {"windowed": {text: {"nats_per_char": 2.5}}}
@@ -190,9 +190,8 @@ def test_the_recorded_runs_are_of_the_published_budgets():
 
 def test_a_long_run_records_what_the_table_reads(tmp_path, monkeypatch, corpus_text):
     """Each kind of run, on a few thousand characters and budgets of seconds."""
-    from charlm import encoding
-
-    encoding.save(encoding.encode(corpus_text[:20_000], 0.9, 0.05), tmp_path / "encoded")
+    (tmp_path / "encoded").mkdir()
+    encode_text(corpus_text[:20_000], tmp_path / "encoded")
     shutil.copy(PROJECT / "params.yaml", tmp_path)
     monkeypatch.setattr(long_runs, "ENCODED", tmp_path / "encoded")
     monkeypatch.setattr(long_runs, "OUTPUT", tmp_path / "sources.json")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from charlm import params
+from charlm import encoding, params
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -22,10 +22,23 @@ def at_scale(scale: str) -> params.Params:
     return params.parse({**content, "scale": scale}, "params.yaml")
 
 
+def encode_text(
+    text: str, folder: Path, train: float = 0.9, validation: float = 0.05
+) -> dict[str, encoding.Ids]:
+    """Encode a text into a folder and return the ids of each split."""
+    source = folder / "text"
+    source.write_bytes(text.encode())
+    found = encoding.scan(source)
+    split = params.Split(train=train, validation=validation, test=1 - train - validation)
+    lengths = encoding.lengths(found.characters, split)
+    encoding.encode(source, found.vocabulary, lengths, folder)
+    return {name: encoding.load_split(folder, name) for name in encoding.SPLITS}
+
+
 def copy_project(destination: Path, zoo: Iterable[str] = (), **changes: Any) -> Path:
     """Copy what git tracks or would track, with some keys of params.yaml changed.
 
-    A zoo leaves only these entries in `models`, and the reproductions of them. Sources of the
+    A zoo leaves only these entries, and the reproductions of them. Sources of the
     corpus that are relative to the project keep meaning the same files.
     """
     listed = subprocess.run(
@@ -54,6 +67,9 @@ def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
     for name in list(content["models"]):
         if zoo and name not in zoo:
             del content["models"][name]
+    for name in list(content["counted"]):
+        if zoo and name not in zoo:
+            del content["counted"][name]
     for name, copied in list(content["reproductions"].items()):
         if copied["entry"] not in content["models"]:
             del content["reproductions"][name]

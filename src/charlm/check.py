@@ -42,12 +42,9 @@ def check_own_text(settings: params.Params, path: Path) -> None:
     # numpy takes longer to import than the rest of the check, and most runs have no own text.
     from charlm import encoding
 
-    length = len(encoding.read_text(path))
-    first = int(length * settings.split.train)
-    second = int(length * (settings.split.train + settings.split.validation))
-    lengths = {"train": first, "validation": second - first, "test": length - second}
-    for name in (*settings.models, *settings.reproductions):
-        encoding.check_lengths(lengths, settings.model(name))
+    lengths = encoding.lengths(encoding.scan(path).characters, settings.split)
+    for entry in settings.trained.values():
+        encoding.check_lengths(lengths, entry)
 
 
 if __name__ == "__main__":

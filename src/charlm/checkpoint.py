@@ -5,7 +5,7 @@ config.json alone says how to build the model, so a folder can be copied anywher
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import safetensors.torch
 import torch
@@ -16,6 +16,9 @@ from charlm.errors import UserError
 from charlm.files import read_json, write_bytes, write_json
 from charlm.models.base import LanguageModel
 from charlm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from charlm.params import Seeds, Trained
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
@@ -41,6 +44,25 @@ class Config:
     architecture: dict[str, Any]
     training: dict[str, Any]
     seeds: dict[str, int]
+
+    @classmethod
+    def of(cls, entry: "Trained", symbols: str, seeds: "Seeds") -> Self:
+        """Return the configuration of a model that is trained by steps.
+
+        Args:
+            entry: of params.yaml.
+            symbols: the vocabulary's.
+            seeds: of params.yaml.
+        """
+        return cls(
+            model=entry.model,
+            block=entry.training.block,
+            trained_on=entry.trained_on,
+            symbols=symbols,
+            architecture=entry.architecture,
+            training=entry.training.model_dump(),
+            seeds=seeds.model_dump(include={"initialisation", "training"}),
+        )
 
     @property
     def vocabulary(self) -> Vocabulary:

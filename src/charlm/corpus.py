@@ -1,7 +1,6 @@
 """The corpus: taken from the first source that answers, verified, written atomically."""
 
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from charlm.errors import UserError
+from charlm.files import writing
 
 NO_PATH = "data/none"
 """The value of corpus.path that stands for no file, so that the sources are tried.
@@ -129,20 +129,15 @@ def _receive(
     advance: Callable[[int], None],
 ) -> str:
     """Write chunks beside the destination and move them there once they are verified."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    part = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     digest, size = hashlib.sha256(), 0
-    try:
-        with part.open("wb") as file:
-            for chunk in chunks:
-                size += len(chunk)
-                if expected_bytes is not None and size > expected_bytes:
-                    raise _SourceError(f"more than the {expected_bytes:,} bytes of corpus.bytes")
-                digest.update(chunk)
-                file.write(chunk)
-                advance(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
+    with writing(destination) as file:
+        for chunk in chunks:
+            size += len(chunk)
+            if expected_bytes is not None and size > expected_bytes:
+                raise _SourceError(f"more than the {expected_bytes:,} bytes of corpus.bytes")
+            digest.update(chunk)
+            file.write(chunk)
+            advance(len(chunk))
         if expected_bytes is not None and size != expected_bytes:
             raise _SourceError(f"{size:,} bytes, but corpus.bytes is {expected_bytes:,}")
         if expected_sha256 is not None and digest.hexdigest() != expected_sha256:
@@ -150,9 +145,4 @@ def _receive(
                 f"SHA-256 is {digest.hexdigest()}, but corpus.sha256 is {expected_sha256} "
                 "(null accepts any)"
             )
-        part.replace(destination)
-    except OSError as error:
-        raise UserError(f"{destination} cannot be written ({error.strerror})") from None
-    finally:
-        part.unlink(missing_ok=True)
     return digest.hexdigest()

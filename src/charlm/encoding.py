@@ -1,7 +1,12 @@
-"""Text becomes ids, cut into train, validation and test in the order of the text."""
+"""Text becomes ids, cut into train, validation and test in the order of the text.
 
+The file is read twice, a chunk at a time: once to know its symbols and its length, once to write
+ids. Memory does not grow with the text.
+"""
+
+import codecs
 import hashlib
-import io
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,70 +14,133 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import UserError
-from charlm.files import write_bytes
-from charlm.params import Entry
-from charlm.vocabulary import Vocabulary
+from charlm.files import writing
+from charlm.params import Split, Trained
+from charlm.vocabulary import Vocabulary, code_points
 
 SPLITS = ("train", "validation", "test")
+CHUNK_BYTES = 1 << 22
 Ids = NDArray[np.uint8 | np.uint16]
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A corpus ready for training.
+class Scan:
+    """What one look at a text finds.
 
     Attributes:
-        vocabulary: of the whole text.
-        splits: ids of each split, one dimension, uint8 or uint16.
-        unseen: symbols that the holdout needs and the training split lacks, sorted.
+        vocabulary: all its symbols.
+        characters: its length.
     """
 
     vocabulary: Vocabulary
-    splits: dict[str, Ids]
-    unseen: str
+    characters: int
 
 
-def read_text(path: Path) -> str:
-    """Read UTF-8 text, every character kept as it is, line endings too.
-
-    Raises:
-        UserError: the file is missing, empty or not UTF-8.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start} "
-            f"({error.reason})"
-        ) from None
-    if not text:
-        raise UserError(f"{path} is empty: a corpus needs characters")
-    return text
-
-
-def encode(text: str, train: float, validation: float) -> Encoded:
-    """Encode a text and cut it where the shares end, rounded down.
+def read(
+    path: Path, advance: Callable[[int], object] = lambda count: None
+) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield the code points of a UTF-8 text, every character as it is, line endings too.
 
     Args:
-        text: at least one character.
-        train: share of the first split, in (0, 1).
-        validation: share of the second; the third is the rest.
+        path: the file.
+        advance: called with the number of bytes just read.
+
+    Raises:
+        UserError: the file is missing or not UTF-8; the message has the byte and its offset.
     """
-    vocabulary = Vocabulary.of(text)
-    ids = vocabulary.encode(text)
-    first, second = int(len(ids) * train), int(len(ids) * (train + validation))
-    splits = dict(zip(SPLITS, np.split(ids, [first, second]), strict=True))
+    decoder, before = codecs.getincrementaldecoder("utf-8")(), 0
+    try:
+        with path.open("rb") as file:
+            while content := file.read(CHUNK_BYTES):
+                pending = decoder.getstate()[0]
+                if content.isascii() and not pending:
+                    yield np.frombuffer(content, dtype=np.uint8)
+                elif text := decoder.decode(content):
+                    yield code_points(text)
+                before += len(content)
+                advance(len(content))
+            pending = decoder.getstate()[0]
+            decoder.decode(b"", final=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        offset = before - len(pending) + error.start
+        raise UserError(
+            f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset} "
+            f"({error.reason})"
+        ) from None
+
+
+def scan(path: Path, advance: Callable[[int], object] = lambda count: None) -> Scan:
+    """Read a text once; arguments as in `read`.
+
+    Raises:
+        UserError: the file is missing, empty, not UTF-8, or has too many different symbols.
+    """
+    seen, characters = np.zeros(0x110000, dtype=bool), 0
+    for points in read(path, advance):
+        seen[points] = True
+        characters += len(points)
+    if not characters:
+        raise UserError(f"{path} is empty: a corpus needs characters")
+    return Scan(Vocabulary("".join(map(chr, np.flatnonzero(seen)))), characters)
+
+
+def lengths(characters: int, split: Split) -> dict[str, int]:
+    """Return the length of each split of a text, cut where the shares end, rounded down."""
+    first = int(characters * split.train)
+    second = int(characters * (split.train + split.validation))
+    return dict(zip(SPLITS, (first, second - first, characters - second), strict=True))
+
+
+def encode(
+    path: Path,
+    vocabulary: Vocabulary,
+    lengths: dict[str, int],
+    folder: Path,
+    advance: Callable[[int], object] = lambda count: None,
+) -> str:
+    """Write vocabulary.json and SPLIT.npy for each split, each atomically.
+
+    Args:
+        path: the text.
+        vocabulary: of all of it.
+        lengths: characters of each split, together the whole text.
+        folder: where to write.
+        advance: as in `read`.
+
+    Returns:
+        the symbols that the holdout needs and the training split lacks, sorted.
+
+    Raises:
+        UserError: the text is not the one that was scanned, or a file cannot be written.
+    """
     seen = np.zeros(len(vocabulary), dtype=bool)
-    seen[splits["train"]] = True
-    unseen = vocabulary.decode(np.flatnonzero(~seen))
-    return Encoded(vocabulary, splits, unseen)
+    chunks = (vocabulary.encode_points(points) for points in read(path, advance))
+    rest: Ids = np.empty(0, dtype=vocabulary.dtype)
+    changed = f"{path} changed while it was read: run this again"
+    for split in SPLITS:
+        with writing(folder / f"{split}.npy") as file:
+            header = {"descr": rest.dtype.str, "fortran_order": False, "shape": (lengths[split],)}
+            np.lib.format.write_array_header_1_0(file, header)
+            missing = lengths[split]
+            while missing:
+                if not len(rest):
+                    rest = next(chunks, rest)
+                    if not len(rest):
+                        raise UserError(changed)
+                ids, rest = rest[:missing], rest[missing:]
+                file.write(ids.tobytes())
+                missing -= len(ids)
+                if split == "train":
+                    seen[ids] = True
+    if len(rest) or next(chunks, None) is not None:
+        raise UserError(changed)
+    vocabulary.save(folder / "vocabulary.json")
+    return vocabulary.decode(np.flatnonzero(~seen))
 
 
-def check_lengths(lengths: dict[str, int], entry: Entry) -> None:
+def check_lengths(lengths: dict[str, int], entry: Trained) -> None:
     """Refuse splits that are too short for a model's batches.
 
     Args:
@@ -94,15 +162,6 @@ def check_lengths(lengths: dict[str, int], entry: Entry) -> None:
                 f"least {needed[split]:,} (block {block}, batch {batch}): use a longer text, or "
                 f"smaller ones in models.{entry.name} of params.yaml"
             )
-
-
-def save(encoded: Encoded, folder: Path) -> None:
-    """Write vocabulary.json and SPLIT.npy for each split."""
-    encoded.vocabulary.save(folder / "vocabulary.json")
-    for split, ids in encoded.splits.items():
-        buffer = io.BytesIO()
-        np.save(buffer, ids, allow_pickle=False)
-        write_bytes(folder / f"{split}.npy", buffer.getvalue())
 
 
 def load_split(folder: Path, split: str) -> Ids:
@@ -127,5 +186,5 @@ def describe(folder: Path) -> dict[str, str]:
     """Return where the encoded corpus lies and a digest of its ids, to name it in MLflow."""
     digest = hashlib.sha256()
     for split in SPLITS:
-        digest.update(load_split(folder, split).tobytes())
+        digest.update(load_split(folder, split).data)
     return {"source": str(folder), "digest": digest.hexdigest()[:16]}

@@ -18,7 +18,7 @@ Source: Shannon, "Prediction and Entropy of Printed English", 1951; Miller, 1955
 "Entropy Estimates from Insufficient Samplings", 2003; Chao and Shen, 2003; the entropy notebook
 (section A of the table of sources).
 
-Shapes: G distinct n-grams.
+Shapes: K different counts.
 """
 
 import math
@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from charlm.ngrams import Ints, grams
+from charlm.ngrams import Ints
+from charlm.spectrum import Spectrum
 
 Floats = NDArray[np.float64]
 
@@ -118,52 +119,43 @@ class Order:
     estimates: dict[str, Estimate]
 
 
-def estimate(counts_G: Ints) -> dict[str, float]:
-    """Return each estimator's entropy of some counts, in bits.
+def estimate(values: Ints, how_many: Ints) -> dict[str, float]:
+    """Return each estimator's entropy in bits; arguments as in `plug_in`.
 
-    >>> round(estimate(np.array([1, 1, 2]))["plug_in"], 12)
+    >>> round(estimate(np.array([1, 2]), np.array([2, 1]))["plug_in"], 12)
     1.5
     """
-    values, how_many = np.unique(counts_G, return_counts=True)
     return {name: kind(values, how_many) / math.log(2) for name, kind in ESTIMATORS.items()}
 
 
-def statistics(
-    ids_N: NDArray[np.integer], vocabulary: int, orders: list[int], bytes_per_char: float
-) -> list[Order]:
-    """Count all n-grams of the given orders.
+def statistics(spectra: list[Spectrum], bytes_per_char: float) -> list[Order]:
+    """Return the statistics of each order.
 
     Args:
-        ids_N: the text, integers in [0, vocabulary).
-        vocabulary: number of symbols.
-        orders: ascending; those longer than the text are left out.
+        spectra: of some orders of one text.
         bytes_per_char: mean length of a character in UTF-8.
     """
     results = []
-    shorter_N = np.zeros(len(ids_N) + 1, dtype=np.int64)
-    for order, found in enumerate(grams(ids_N, vocabulary, orders[-1]), start=1):
-        if order in orders:
-            bits = estimate(found.counts_G)
-            # The contexts of these very n-grams: the last n - 1 characters are none of them.
-            counts_C = np.bincount(shorter_N[: len(found.ranks_N)])
-            contexts = estimate(counts_C[counts_C > 0])
-            results.append(
-                Order(
-                    order=order,
-                    ngrams=len(found.ranks_N),
-                    distinct=len(found.counts_G),
-                    once_share=float((found.counts_G == 1).mean()),
-                    estimates={
-                        name: Estimate(
-                            bits=value,
-                            bits_per_char=value / order,
-                            conditional_bits_per_char=value - contexts[name] * (order > 1),
-                            bits_per_byte=value / order / bytes_per_char,
-                            compression_ratio=value / order / bytes_per_char / 8,
-                        )
-                        for name, value in bits.items()
-                    },
-                )
+    for found in spectra:
+        order, distinct = found.order, int(found.how_many_K.sum())
+        bits = estimate(found.values_K, found.how_many_K)
+        contexts = estimate(found.context_values, found.context_how_many)
+        results.append(
+            Order(
+                order=order,
+                ngrams=int(found.values_K @ found.how_many_K),
+                distinct=distinct,
+                once_share=int(found.how_many_K[found.values_K == 1].sum()) / distinct,
+                estimates={
+                    name: Estimate(
+                        bits=value,
+                        bits_per_char=value / order,
+                        conditional_bits_per_char=value - contexts[name] * (order > 1),
+                        bits_per_byte=value / order / bytes_per_char,
+                        compression_ratio=value / order / bytes_per_char / 8,
+                    )
+                    for name, value in bits.items()
+                },
             )
-        shorter_N = found.ranks_N
+        )
     return results

@@ -4,9 +4,9 @@ The holdout is validation followed by test. A split is scored with the character
 first input, so a split of N characters has N targets.
 
 - windowed: fresh context every block, as public repositories evaluate.
-- streaming: each character from all that the model can still see. An unbounded model carries its
-  state; a bounded one sees overlapping windows with stride block / 2, which is what the sampler's
-  key-value cache does too.
+- streaming: each character from all that the model can still see. The state is carried; a model
+  whose block cannot slide sees overlapping windows with stride block / 2, which is what the
+  sampler's key-value cache does too.
 
 Shapes: B batch, T time, V vocabulary, N targets.
 """
@@ -61,7 +61,7 @@ def streaming(
 ) -> Scores:
     """Score ids[1:], each from all that the model can still see; arguments as in `windowed`."""
     block = model.context_length
-    if block is not None:
+    if block is not None and not model.slides:
         return _windows(model, ids, block, block - block // 2, advance)
     scores: list[Scores] = []
     state: State = None

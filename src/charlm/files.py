@@ -1,9 +1,11 @@
 """Files that are either whole or absent, and the folder that paths are relative to."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from charlm.errors import UserError
 
@@ -22,17 +24,20 @@ def project_root() -> Path:
     raise UserError(f"no params.yaml in {Path.cwd()} or above: run this inside the project")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old content, the new one or no file.
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written atomically: a reader sees the old content, the new one or no file.
+
+    It is moved in place when the block ends well; otherwise what was there is left as it was.
 
     Raises:
-        UserError: there is no space or no permission; what was there is left as it was.
+        UserError: there is no space or no permission.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -40,6 +45,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise UserError(f"{path} cannot be written ({error.strerror})") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file's whole content atomically; errors as in `writing`."""
+    with writing(path) as file:
+        file.write(content)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -136,14 +136,18 @@ class KneserNey:
             self._first.append(np.searchsorted(context_G, np.arange(contexts + 1)))
             contexts = len(level.codes_G)
 
-    def places(self, ids_N: NDArray[np.integer]) -> list[Ints]:
-        """Return, for n = 0, 1, ..., the place of the n-gram that ends at each character, or -1."""
-        ids_N = ids_N.astype(np.int64)
-        found = [np.zeros(len(ids_N), dtype=np.int64)]
+    def places(self, ids_BN: NDArray[np.integer]) -> list[Ints]:
+        """Return, for n = 0, 1, ..., the place of the n-gram that ends at each character, or -1.
+
+        Args:
+            ids_BN: one text, or several of one length.
+        """
+        ids_BN = ids_BN.astype(np.int64)
+        found = [np.zeros(ids_BN.shape, dtype=np.int64)]
         for n, level in enumerate(self.levels, start=1):
-            context = np.full(len(ids_N), -1 if n > 1 else 0, dtype=np.int64)
-            context[1:] = found[-1][:-1]
-            numbers = context * self.vocabulary + ids_N
+            context = np.full(ids_BN.shape, -1 if n > 1 else 0, dtype=np.int64)
+            context[..., 1:] = found[-1][..., :-1]
+            numbers = context * self.vocabulary + ids_BN
             at = np.minimum(np.searchsorted(level.codes_G, numbers), len(level.codes_G) - 1)
             found.append(np.where((level.codes_G[at] == numbers) & (context >= 0), at, -1))
         return found

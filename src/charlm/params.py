@@ -26,6 +26,7 @@ from charlm.schema import (
 )
 
 AnySchema = TypeVar("AnySchema", bound=Schema)
+AnyEntry = TypeVar("AnyEntry", bound="Entry")
 SCALES = ("smoke", "quick", "full")
 NAME = "[a-z][a-z0-9_]{0,63}"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -163,15 +164,30 @@ class Reproduction(Schema):
 
 
 class Entry(Schema):
-    """A model of the zoo at one scale, as training needs it; `model` is its architecture."""
+    """A model of the zoo; `model` is its architecture."""
 
     name: str
     model: str
-    scale: str
     trained_on: Literal["train", "all"]
     architecture: dict[str, Any]
-    training: Training
     sampling: Sampling
+
+
+class Trained(Entry):
+    """A model that is trained by steps, at one scale."""
+
+    scale: str
+    training: Training
+
+
+class Counting(Entry):
+    """A model that counts the training split once.
+
+    Attributes:
+        block: characters a window of the windowed evaluation.
+    """
+
+    block: Positive
 
 
 class Params(Schema):
@@ -183,12 +199,18 @@ class Params(Schema):
     entropy: Entropy
     seeds: Seeds
     sampling: Sampling
-    models: dict[str, Entry]
+    models: dict[str, Trained]
+    counted: dict[str, Counting]
     reproductions: dict[str, Reproduction]
 
     @property
-    def entries(self) -> dict[str, Entry]:
-        """Everything that is trained, by name: the zoo first, then the reproductions."""
+    def ranked(self) -> dict[str, Entry]:
+        """The zoo, by name: everything that has not seen the holdout."""
+        return {**self.models, **self.counted}
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """Everything that is trained by steps, by name: the zoo's first, then the reproductions."""
         return self.models | {
             name: self.models[copied.entry].model_copy(
                 update={"name": name, "trained_on": copied.trained_on}
@@ -196,15 +218,34 @@ class Params(Schema):
             for name, copied in self.reproductions.items()
         }
 
-    def model(self, name: str) -> Entry:
-        """Return the entry of a model or a reproduction.
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """Every model there is, by name."""
+        return {**self.ranked, **self.trained}
+
+    def entry(self, name: str) -> Entry:
+        """Return any model's entry.
 
         Raises:
             UserError: params.yaml has no such model.
         """
-        if name not in self.entries:
-            raise UserError(_unknown("model", name, self.entries))
-        return self.entries[name]
+        return _named("model", name, self.entries)
+
+    def model(self, name: str) -> Trained:
+        """Return the entry of a model that is trained by steps.
+
+        Raises:
+            UserError: params.yaml has no such model.
+        """
+        return _named("model", name, self.trained)
+
+    def counts(self, name: str) -> Counting:
+        """Return the entry of a model that counts.
+
+        Raises:
+            UserError: params.yaml has no such model.
+        """
+        return _named("counted model", name, self.counted)
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -246,6 +287,8 @@ def parse(content: Any, where: str) -> Params:
     _check_keys(content, Params.model_fields, where, "")
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{where}: models: must be a mapping with at least one entry")
+    if not isinstance(content["counted"], dict):
+        raise UserError(f"{where}: counted: must be a mapping ({{}} if empty)")
     sampling = _validate(
         Sampling, content["sampling"], lambda key: f"{where}: sampling{'.' * bool(key)}{key}"
     )
@@ -257,14 +300,26 @@ def parse(content: Any, where: str) -> Params:
     chosen = content["scale"] if content["scale"] in SCALES else "quick"
     settings = _validate(
         Params,
-        {**content, "models": {name: scales[chosen] for name, scales in at_scale.items()}},
+        {
+            **content,
+            "models": {name: scales[chosen] for name, scales in at_scale.items()},
+            "counted": {
+                name: _counting(name, entry, sampling, where)
+                for name, entry in content["counted"].items()
+            },
+        },
         lambda key: f"{where}: {key}",
     )
+    for name in settings.counted:
+        if name in settings.models:
+            raise UserError(
+                f"{where}: counted.{name}: models has an entry of this name; choose another"
+            )
     for name, copied in settings.reproductions.items():
         key = f"{where}: reproductions.{name}"
         _check_name(name, f"{where}: reproductions")
-        if name in settings.models:
-            raise UserError(f"{key}: models has an entry of this name; choose another")
+        if name in settings.ranked:
+            raise UserError(f"{key}: the zoo has an entry of this name; choose another")
         if copied.entry not in settings.models:
             raise UserError(
                 f"{key}.entry: {_unknown('model', copied.entry, settings.models)}; "
@@ -298,22 +353,62 @@ def _check_name(name: Any, where: str) -> None:
         )
 
 
-def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) -> Entry:
-    """Join a model's architecture, training and scale sections and check the result.
-
-    A key stands in exactly one of the three, so that what one reads is what one gets. What the
-    entry's own `sampling` leaves out is taken from the one given.
-    """
-    key = f"models.{name}"
-    _check_name(name, f"{where}: models")
+def _described(
+    name: Any, entry: Any, section: str, parts: Iterable[str], where: str, *, counted: bool
+) -> type[Schema]:
+    """Check what an entry of `section` is made of and return its architecture's schema."""
+    key = f"{section}.{name}"
+    _check_name(name, f"{where}: {section}")
     if not isinstance(entry, dict):
         raise UserError(f"{where}: {key}: must be a mapping")
-    _check_keys(entry, ("model", "architecture", "training", "sampling", *SCALES), where, f"{key}.")
-    if entry["model"] not in models.names():
-        raise UserError(
-            f"{where}: {key}.model: {_unknown('model', entry['model'], models.names())}"
-        )
-    described = models.architecture(entry["model"])
+    _check_keys(entry, parts, where, f"{key}.")
+    allowed = [model for model in models.names() if models.is_counted(model) == counted]
+    if entry["model"] not in allowed:
+        raise UserError(f"{where}: {key}.model: {_unknown('model', entry['model'], allowed)}")
+    return models.architecture(entry["model"])
+
+
+def _drawn(entry: dict[str, Any], key: str, sampling: Sampling, where: str) -> Sampling:
+    """Return an entry's own sampling; what it leaves out is taken from the one given."""
+    drawn = entry["sampling"]
+    if not isinstance(drawn, dict):
+        raise UserError(f"{where}: {key}.sampling: must be a mapping ({{}} if empty)")
+    return _validate(
+        Sampling,
+        {**sampling.model_dump(), **drawn},
+        lambda setting: f"{where}: {key}.sampling{'.' * bool(setting)}{setting}",
+    )
+
+
+def _counting(name: Any, entry: Any, sampling: Sampling, where: str) -> Counting:
+    """Check an entry of `counted`."""
+    key = f"counted.{name}"
+    parts = ("model", "architecture", "block", "sampling")
+    described = _described(name, entry, "counted", parts, where, counted=True)
+    if not isinstance(entry["architecture"], dict):
+        raise UserError(f"{where}: {key}.architecture: must be a mapping ({{}} if empty)")
+    _validate(
+        described,
+        entry["architecture"],
+        lambda setting: f"{where}: {key}.architecture{'.' * bool(setting)}{setting}",
+    )
+    content = {
+        **entry,
+        "name": name,
+        "trained_on": "train",
+        "sampling": _drawn(entry, key, sampling, where),
+    }
+    return _validate(Counting, content, lambda setting: f"{where}: {key}.{setting}")
+
+
+def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) -> Trained:
+    """Join a model's architecture, training and scale sections and check the result.
+
+    A key stands in exactly one of the three, so that what one reads is what one gets.
+    """
+    key = f"models.{name}"
+    parts = ("model", "architecture", "training", "sampling", *SCALES)
+    described = _described(name, entry, "models", parts, where, counted=False)
     sections = {"architecture": described.model_fields, "training": Training.model_fields}
     home: dict[str, str] = {}
     for section in ("architecture", "training", scale):
@@ -348,21 +443,14 @@ def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) ->
     values = {s: settings[s] for s in described.model_fields}
     _validate(described, values, locate)
     training = _validate(Training, {s: settings[s] for s in Training.model_fields}, locate)
-    drawn = entry["sampling"]
-    if not isinstance(drawn, dict):
-        raise UserError(f"{where}: {key}.sampling: must be a mapping ({{}} if empty)")
-    return Entry(
+    return Trained(
         name=name,
         model=entry["model"],
         scale=scale,
         trained_on="train",
         architecture=values,
         training=training,
-        sampling=_validate(
-            Sampling,
-            {**sampling.model_dump(), **drawn},
-            lambda setting: f"{where}: {key}.sampling{'.' * bool(setting)}{setting}",
-        ),
+        sampling=_drawn(entry, key, sampling, where),
     )
 
 
@@ -422,3 +510,14 @@ def _unknown(kind: str, name: Any, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"allowed: {', '.join(known) or 'none'}"
     return f"unknown {kind} '{name}' ({hint})"
+
+
+def _named(kind: str, name: str, known: Mapping[str, AnyEntry]) -> AnyEntry:
+    """Return an entry by its name.
+
+    Raises:
+        UserError: there is none; the message has the nearest name, or all of them.
+    """
+    if name not in known:
+        raise UserError(_unknown(kind, name, known))
+    return known[name]

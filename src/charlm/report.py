@@ -51,26 +51,30 @@ class Result:
     Attributes:
         name: entry of the zoo.
         metrics: content of metrics.json.
-        curve: rows of curve.csv as numbers.
         sample: the drawn text.
-        activations: content of activations.json.
+        curve: rows of curve.csv as numbers; none if the model counts instead of being trained.
+        activations: content of activations.json; None likewise.
     """
 
     name: str
     metrics: dict[str, Any]
-    curve: list[dict[str, float]]
     sample: str
-    activations: dict[str, Any]
+    curve: list[dict[str, float]]
+    activations: dict[str, Any] | None
 
 
-def read_result(folder: Path) -> Result:
+def read_result(folder: Path, *, trained: bool) -> Result:
     """Read results/ENTRY.
+
+    Args:
+        folder: of the entry.
+        trained: whether there is a curve with activations.
 
     Raises:
         UserError: a file is missing or damaged.
     """
     try:
-        table = (folder / "curve.csv").read_text(encoding="utf-8")
+        table = (folder / "curve.csv").read_text(encoding="utf-8") if trained else ""
         with (folder / "sample.txt").open(encoding="utf-8", newline="") as file:
             sample = file.read()
     except OSError as error:
@@ -79,10 +83,9 @@ def read_result(folder: Path) -> Result:
         ) from None
     rows = csv.DictReader(io.StringIO(table))
     curve = [{key: float(value) for key, value in row.items()} for row in rows]
-    metrics, activations = (
-        read_json(folder / f"{name}.json") for name in ("metrics", "activations")
-    )
-    return Result(folder.name, metrics, curve, sample, activations)
+    metrics = read_json(folder / "metrics.json")
+    activations = read_json(folder / "activations.json") if trained else None
+    return Result(folder.name, metrics, sample, curve, activations)
 
 
 def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, Any]]:
@@ -236,6 +239,8 @@ def _draw_curves(results: list[Result]) -> Figure:
     """Draw the validation estimate of each model against the characters it was trained on."""
     figure, axes = _axes()
     for result, colour in zip(results, _colours(len(results)), strict=True):
+        if not result.curve:
+            continue
         seen = [row["characters"] for row in result.curve if row["characters"]]
         bits = [row["validation_nats"] / math.log(2) for row in result.curve if row["characters"]]
         axes.plot(seen, bits, marker=".", color=colour, label=result.name)
@@ -275,18 +280,22 @@ def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
             color=colour,
             label=f"{title}, of the text itself",
         )
-    left.plot(
-        [row["order"] - 1 for row in entropy["held_out"]],
-        [row["holdout"]["bits_per_char"] for row in entropy["held_out"]],
-        marker="o",
-        color="black",
-        linewidth=2.5,
-        label="n-gram with Kneser-Ney smoothing, on the holdout",
-    )
+    # A large text has no held-out losses.
+    if entropy["held_out"]:
+        left.plot(
+            [row["order"] - 1 for row in entropy["held_out"]],
+            [row["holdout"]["bits_per_char"] for row in entropy["held_out"]],
+            marker="o",
+            color="black",
+            linewidth=2.5,
+            label="n-gram with Kneser-Ney smoothing, on the holdout",
+        )
+        best = min(row["holdout"]["bits_per_char"] for row in entropy["held_out"])
+        for axes in (left, right):
+            axes.axhline(best, color="black", linewidth=0.8, linestyle=":")
     left.set_xlabel("characters of context")
     left.set_ylabel("bits per character")
     left.legend(frameon=False, loc="lower left")
-    best = min(row["holdout"]["bits_per_char"] for row in entropy["held_out"])
     points = [
         (row["streaming"]["holdout"]["bits_per_char"], row["model"], colour, "o")
         for row, colour in zip(rows, _colours(len(rows)), strict=True)
@@ -311,7 +320,6 @@ def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
             arrowprops={"arrowstyle": "-", "color": colour, "relpos": (0, 0.5), "shrinkA": 0},
         )
     for axes in (left, right):
-        axes.axhline(best, color="black", linewidth=0.8, linestyle=":")
         axes.grid(axis="y", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     left.grid(axis="x", alpha=0.25)
@@ -341,6 +349,8 @@ def _draw_start(results: list[Result], uniform: float) -> Figure:
         ha="right",
     )
     for result, colour in zip(results, _colours(len(results)), strict=True):
+        if result.activations is None:
+            continue
         points = []
         for when in ("initial", "trained"):
             output = next(

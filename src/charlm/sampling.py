@@ -4,11 +4,15 @@ Shapes: B samples drawn side by side, T time, V vocabulary.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from charlm.models.base import LanguageModel
+
+if TYPE_CHECKING:
+    from charlm.params import Sampling
 
 
 def restrict(
@@ -84,3 +88,32 @@ def draw(
             inputs_BT = drawn_B1
         else:
             inputs_BT = torch.cat([inputs_BT, drawn_B1], dim=1)[:, -context:]
+
+
+def draw_as(
+    settings: "Sampling",
+    model: LanguageModel,
+    block: int,
+    prompt_T: Tensor,
+    seed: int,
+) -> Iterator[Tensor]:
+    """Draw as params.yaml says; yields as `draw` does.
+
+    Args:
+        settings: what an entry draws.
+        model: in evaluation mode.
+        block: what `context: block` stands for, in characters.
+        prompt_T: at least one id, on the model's device.
+        seed: same seed, same text.
+    """
+    return draw(
+        model,
+        prompt_T,
+        settings.length,
+        settings.samples,
+        torch.Generator().manual_seed(seed),
+        settings.temperature,
+        settings.top_k,
+        settings.top_p,
+        block if settings.context == "block" else settings.context,
+    )

@@ -21,7 +21,7 @@ from typing import Any
 
 from charlm.errors import UserError
 from charlm.files import read_json
-from charlm.params import Entry, Params
+from charlm.params import Params, Trained
 
 CORPUS_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 """Of tiny Shakespeare, which all figures but document E's own are of."""
@@ -174,7 +174,7 @@ class Evidence:
         bigram_nats: float | None,
         greeting_ids: list[int],
     ) -> None:
-        self.entries = settings.entries
+        self.entries = settings.trained
         self.recorded = recorded
         self.entropy = read_json(results / "entropy.json")
         self.metrics = {name: read_json(results / name / "metrics.json") for name in self.entries}
@@ -373,7 +373,7 @@ def lmnet_rows(evidence: Evidence) -> list[Row]:
     return rows
 
 
-def _as_published(entry: Entry) -> bool:
+def _as_published(entry: Trained) -> bool:
     """Return whether lmnet_all trains on its document's batches in this run."""
     plan = entry.training
     habits = (plan.batch, plan.block, plan.learning_rate, plan.decay)

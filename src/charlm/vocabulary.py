@@ -35,12 +35,15 @@ class Vocabulary:
         if len(symbols) > MAX_SYMBOLS:
             raise UserError(f"{len(symbols):,} different symbols (at most {MAX_SYMBOLS:,})")
         self.symbols = symbols
-        self._code_points = _code_points(symbols)
+        points = code_points(symbols)
+        # The last place stands for every code point beyond the vocabulary's last.
+        self._ids_of_points = np.full(int(points.max(initial=0)) + 2, -1, dtype=np.int32)
+        self._ids_of_points[points] = np.arange(len(points))
 
     @classmethod
     def of(cls, text: str) -> Self:
         """Return the vocabulary of a text: all its symbols."""
-        return cls("".join(chr(point) for point in np.unique(_code_points(text))))
+        return cls("".join(sorted(set(text))))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -78,21 +81,26 @@ class Vocabulary:
         Raises:
             UserError: a symbol is not in the vocabulary; the message has it and its position.
         """
-        points = _code_points(text)
-        ids = np.searchsorted(self._code_points, points)
-        known = np.append(self._code_points, 0)[ids] == points if len(self) else points < 0
-        if not known.all():
-            position = int(np.argmin(known))
+        return self.encode_points(code_points(text))
+
+    def encode_points(self, points: NDArray[np.unsignedinteger]) -> NDArray[np.uint8 | np.uint16]:
+        """Return the ids of code points; errors as in `encode`."""
+        ids = self._ids_of_points[np.minimum(points.astype(np.intp), len(self._ids_of_points) - 1)]
+        if (ids < 0).any():
+            position = int(np.argmax(ids < 0))
+            point = int(points[position])
             raise UserError(
-                f"symbol {text[position]!r} (U+{ord(text[position]):04X}) at position {position} "
+                f"symbol {chr(point)!r} (U+{point:04X}) at position {position} "
                 f"is not in the vocabulary (its {len(self)} symbols: {self.symbols!r})"
             )
-        return ids.astype(self.dtype)
+        narrow: NDArray[np.uint8 | np.uint16] = ids.astype(self.dtype)
+        return narrow
 
     def decode(self, ids: "list[int] | NDArray[np.integer]") -> str:
         """Return the text of some ids."""
         return "".join(self.symbols[i] for i in ids)
 
 
-def _code_points(text: str) -> NDArray[np.uint32]:
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the Unicode code points of a text."""
     return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)

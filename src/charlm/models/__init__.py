@@ -3,10 +3,12 @@
 A file NAME.py holds two classes:
 
 - `Architecture`, a `charlm.schema.Schema`: the sizes that params.yaml gives;
-- `Model`, a `charlm.models.base.LanguageModel` built from them.
+- `Model`, a `charlm.models.base.LanguageModel` built from them; one that derives from
+  `CountingModel` counts instead of being trained.
 """
 
 import ast
+import functools
 import importlib
 import typing
 from pathlib import Path
@@ -39,18 +41,31 @@ def architecture(name: str) -> type[schema.Schema]:
     Raises:
         UserError: there is no such model.
     """
-    _check(name)
-    path = FOLDER / f"{name}.py"
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = _parsed(name)
     tree.body = [
         node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Architecture"
     ]
     # The class may use the words of charlm.schema, pydantic and typing, as its file does.
     namespace: dict[str, Any] = {**vars(typing), **vars(pydantic), **vars(schema)}
     namespace["__name__"] = f"{__name__}.{name}"
-    exec(compile(tree, str(path), "exec"), namespace)
+    exec(compile(tree, str(FOLDER / f"{name}.py"), "exec"), namespace)
     described: type[schema.Schema] = namespace["Architecture"]
     return described
+
+
+@functools.cache
+def is_counted(name: str) -> bool:
+    """Return whether a model counts instead of being trained, without importing its file.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return any(
+        isinstance(node, ast.ClassDef)
+        and node.name == "Model"
+        and any(isinstance(base, ast.Name) and base.id == "CountingModel" for base in node.bases)
+        for node in _parsed(name).body
+    )
 
 
 def build(name: str, vocabulary_size: int, block: int, settings: dict[str, Any]) -> "LanguageModel":
@@ -69,6 +84,12 @@ def build(name: str, vocabulary_size: int, block: int, settings: dict[str, Any])
     module = importlib.import_module(f"{__name__}.{name}")
     model: LanguageModel = module.Model(vocabulary_size, block, module.Architecture(**settings))
     return model
+
+
+def _parsed(name: str) -> ast.Module:
+    _check(name)
+    path = FOLDER / f"{name}.py"
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def _check(name: str) -> None:

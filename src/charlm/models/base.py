@@ -4,6 +4,7 @@ Shapes: B batch (sequences), T time (characters), V vocabulary (symbols).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,9 +19,12 @@ class LanguageModel(nn.Module, ABC):
 
     Attributes:
         context_length: how many characters a prediction can depend on; None means all before it.
+        slides: whether a carried state is as good as reading the last `context_length` characters
+            again. It is unless characters are encoded at positions of a block.
     """
 
     context_length: int | None
+    slides: bool = True
 
     @abstractmethod
     def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
@@ -52,6 +56,7 @@ class BlockModel(LanguageModel):
     """
 
     context_length: int
+    slides = False
 
     def __init__(self, block: int) -> None:
         super().__init__()
@@ -86,6 +91,45 @@ class BlockModel(LanguageModel):
             logits.append(logits_BTV)
             if not ids_BT.shape[1]:
                 return torch.cat(logits, dim=1) if len(logits) > 1 else logits_BTV, state
+
+
+class CountingModel(LanguageModel):
+    """A model whose numbers are counts of one text: fitted at once, without steps or gradients.
+
+    It is stored and loaded by its buffers, whose lengths the text decides.
+    """
+
+    @abstractmethod
+    def fit(self, ids_N: Tensor) -> None:
+        """Count a text, integers in [0, V), in place of whatever was counted before."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Compute what follows from the buffers.
+
+        Raises:
+            ValueError: they cannot be counts of this model.
+        """
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Any:
+        """Take the buffers as they are and prepare.
+
+        Raises:
+            RuntimeError: they do not fit this model, as torch says it.
+        """
+        if set(state_dict) != set(self.state_dict()):
+            raise RuntimeError(f"tensors {sorted(state_dict)} for {sorted(self.state_dict())}")
+        for name, tensor in state_dict.items():
+            self.register_buffer(name, tensor)
+        try:
+            self.prepare()
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of stored counts."""
+        return sum(buffer.numel() for name, buffer in self.named_buffers() if "counts" in name)
 
 
 def detach(state: State) -> State:

@@ -1,0 +1,75 @@
+"""Count the training split for one model of the zoo, score it and let it write."""
+
+import time
+from pathlib import Path
+
+import click
+
+from charlm import encoding, params
+from charlm.cli import one_line_errors
+from charlm.files import project_root
+from charlm.vocabulary import Vocabulary
+from stages import evaluate, sample
+
+ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
+
+
+@click.command()
+@click.option("--model", "name", required=True, help="Entry under `counted` in params.yaml.")
+@one_line_errors
+def main(name: str) -> None:
+    """Fit a model that counts into models/MODEL/, its losses and a sample into results/MODEL/.
+
+    \b
+    Example:
+      python -m stages.count --model kneser_ney
+    """
+    settings = params.load()
+    entry = settings.counts(name)
+    train = encoding.load_split(ENCODED, "train")
+    vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
+
+    import torch
+
+    from charlm import checkpoint, tracking
+    from charlm.models.base import CountingModel
+
+    config = checkpoint.Config(
+        model=entry.model,
+        block=entry.block,
+        trained_on=entry.trained_on,
+        symbols=vocabulary.symbols,
+        architecture=entry.architecture,
+        training={},
+        seeds={},
+    )
+    model = config.build()
+    assert isinstance(model, CountingModel)
+    tracker = tracking.Tracker(settings.corpus.name, project_root())
+    tracker.start(
+        name,
+        {"entry": name, "model": entry.model, "architecture": entry.architecture},
+        {"device": "cpu", "version.torch": torch.__version__},
+        {"name": settings.corpus.name, **encoding.describe(ENCODED)},
+    )
+    started = time.perf_counter()
+    model.fit(torch.tensor(train))
+    seconds = time.perf_counter() - started
+    checkpoint.save(MODELS / name, model, config)
+    tracker.finish(
+        {"train_seconds": seconds, "characters_per_second": len(train) / seconds},
+        {"weights_sha256": tracking.weights_digest(MODELS / name)},
+        [MODELS / name / checkpoint.WEIGHTS, MODELS / name / checkpoint.CONFIG],
+    )
+    click.echo(
+        f"{name}: {model.parameter_count:,} counts of {len(train):,} characters in {seconds:.1f} s",
+        err=True,
+    )
+    evaluate.main(["--model", name], standalone_mode=False)
+    sample.main(
+        ["--model", name, "--output", str(RESULTS / name / "sample.txt")], standalone_mode=False
+    )
+
+
+if __name__ == "__main__":
+    main()

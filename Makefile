@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui sources-long
+.PHONY: help setup repro test lint smoke ui sources-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ sources-long: setup  ## the published runs that take hours, those not recorded y
 	@python -m charlm.check
 	@dvc repro --quiet encode
 	@python -m benchmarks.sources
+
+compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm)
+	@python -m charlm.compress holdout --model $(or $(MODEL),lstm)
 
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
 	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000) (Ctrl-C ends it)"

@@ -55,11 +55,11 @@ def main() -> None:
 
 def track(settings: params.Params) -> None:
     """Add what later stages found to each model's MLflow run."""
-    tracker = tracking.Tracker(settings.corpus.name, project_root())
+    client = tracking.Client(settings.corpus.name, project_root())
     for name in settings.entries:
         folder = RESULTS / name
         metrics: dict[str, Any] = tracking.evaluation_metrics(folder / "metrics.json")
-        tracker.attach(
+        client.attach(
             tracking.weights_digest(MODELS / name),
             metrics,
             [folder / "metrics.json", folder / "sample.txt"],

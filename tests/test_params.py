@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from charlm import check, models, params
+from charlm.budget import Training
 from charlm.errors import UserError
-from charlm.params import Training
 from tests.workspace import PROJECT
 
 

@@ -21,8 +21,11 @@ GRAPH = {
 ZOO = ("bigram", "mlp", "lstm", "gpt")
 RANKED = (*ZOO, "kneser_ney")
 ENTRY_FILE = "src/charlm/models/${item.model}.py"
-INERT = {f"src/charlm/{name}.py" for name in ("__init__", "cli", "errors", "tracking")}
-"""What runs in every stage and changes no output, so that its edits make nothing again."""
+INERT = {f"src/charlm/{name}.py" for name in ("__init__", "cli", "errors", "params", "tracking")}
+"""What runs in every stage and changes no output, so that its edits make nothing again.
+
+params.py only reads and checks: the values themselves are dependencies by name.
+"""
 
 
 def file_of(module: str) -> str | None:

@@ -1,5 +1,8 @@
 import json
 import math
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -17,34 +20,38 @@ def no_server(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+DATASET = {"name": "shakespeare", "digest": "abc", "source": "data/encoded"}
+
+
 def track(root, name="lstm", digest="d1"):
     tracker = tracking.Tracker("shakespeare", root)
     tracker.start(
-        name,
-        {"model": name, "training": {"steps": 3, "clip": None}},
-        {"device": "cpu"},
-        {"name": "shakespeare", "digest": "abc", "source": "data/encoded"},
+        name, {"model": name, "training": {"steps": 3, "clip": None}}, {"device": "cpu"}, DATASET
     )
     for step in range(3):
         tracker.point(Point(step, step * 10, 4.0 - step, 4.1 - step, 4.5 - step, 1e-3))
     weights = root / "weights.safetensors"
     weights.write_bytes(b"w")
     tracker.finish({"train_seconds": 2.0}, {"weights_sha256": digest}, [weights])
-    return tracker
+
+
+def runs(root):
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("shakespeare")
+    return client, client.search_runs([experiment.experiment_id])
 
 
 def test_a_run_holds_what_a_reader_looks_for(tmp_path, no_server, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train@lstm")
     monkeypatch.setenv("DVC_EXP_NAME", "tired-newt")
     monkeypatch.chdir("/")
-    tracker = track(tmp_path)
+    track(tmp_path)
     (tmp_path / "metrics.json").write_text("{}")
     for _ in range(2):
-        tracker.attach("d1", {"streaming.test.bits_per_char": 2.0}, [tmp_path / "metrics.json"])
+        later = tracking.Client("shakespeare", tmp_path)
+        later.attach("d1", {"streaming.test.bits_per_char": 2.0}, [tmp_path / "metrics.json"])
 
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("shakespeare")
-    (run_found,) = client.search_runs([experiment.experiment_id])
+    client, (run_found,) = runs(tmp_path)
     assert run_found.info.run_name == "lstm"
     assert run_found.info.status == "FINISHED"
     assert run_found.data.params["training.steps"] == "3"
@@ -60,6 +67,7 @@ def test_a_run_holds_what_a_reader_looks_for(tmp_path, no_server, monkeypatch):
     assert [(m.step, m.value) for m in curve] == [
         (step, pytest.approx((4.5 - step) / math.log(2))) for step in range(3)
     ]
+    assert {"train_nats", "batch_nats", "learning_rate"} <= set(run_found.data.metrics)
     # Attached once, although asked twice.
     assert len(client.get_metric_history(run_id, "streaming.test.bits_per_char")) == 1
     stored = tmp_path / "mlartifacts" / run_id / "artifacts"
@@ -68,32 +76,105 @@ def test_a_run_holds_what_a_reader_looks_for(tmp_path, no_server, monkeypatch):
 
 
 def test_results_of_unknown_weights_are_left_out(tmp_path, no_server):
-    track(tmp_path).attach("other", {"x": 1.0}, [])
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (found,) = client.search_runs(["1"])
+    track(tmp_path)
+    tracking.Client("shakespeare", tmp_path).attach("other", {"x": 1.0}, [])
+    _, (found,) = runs(tmp_path)
     assert "x" not in found.data.metrics
 
 
 @pytest.mark.parametrize(
     "uri", ["http://127.0.0.1:1", "sqlite:////dev/null/all.db", "nonsense://x"]
 )
-def test_a_failing_server_is_said_once_and_costs_seconds(tmp_path, monkeypatch, capsys, uri):
+def test_a_failing_server_is_said_once_and_costs_seconds(tmp_path, monkeypatch, capfd, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     started = time.monotonic()
-    track(tmp_path).attach("d1", {}, [])
-    assert time.monotonic() - started < 10
-    errors = [line for line in capsys.readouterr().err.splitlines() if "warning: MLflow" in line]
+    track(tmp_path)
+    assert time.monotonic() - started < 20
+    errors = [line for line in capfd.readouterr().err.splitlines() if "warning: MLflow" in line]
     assert len(errors) == 1
+    tracking.Client("shakespeare", tmp_path).attach("d1", {}, [])
+    assert capfd.readouterr().err.count("warning: MLflow") == 1
 
 
 def test_a_server_that_dies_while_training_is_said_once(tmp_path, no_server, capsys):
-    tracker = tracking.Tracker("shakespeare", tmp_path)
-    tracker.start("a", {}, {}, {"name": "n", "digest": "d", "source": "s"})
+    client = tracking.Client("shakespeare", tmp_path)
+    client.start("a", {}, {}, DATASET)
     (tmp_path / "mlflow.db").write_bytes(b"not a database any more")
     for step in range(300):
+        client.point(step, {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, 0)
+    client.finish({}, {}, [])
+    assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1
+
+
+def test_a_server_that_never_answers_holds_no_training_up(tmp_path, monkeypatch, capfd):
+    """It accepts, and that is all: points return at once, more of them than a pipe holds."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+        tracker = tracking.Tracker("shakespeare", tmp_path)
+        tracker.start("a", {}, {}, DATASET)
+        time.sleep(1)  # its process has begun to read
+        started = time.monotonic()
+        for step in range(5000):
+            tracker.point(Point(step, step, 1.0, 1.0, 1.0, 1.0))
+        assert time.monotonic() - started < 5
+        tracker.finish({}, {}, [])
+    assert capfd.readouterr().err.count("warning: MLflow tracking is off") == 1
+
+
+def test_what_cannot_be_sent_in_time_is_given_up(tmp_path, no_server, monkeypatch, capfd):
+    monkeypatch.setattr(tracking, "WAIT_S", 0.01)
+    track(tmp_path)
+    assert "warning: MLflow tracking is off from here on: not all was sent" in (
+        capfd.readouterr().err
+    )
+
+
+def test_its_process_can_be_killed(tmp_path, no_server, capsys):
+    tracker = tracking.Tracker("shakespeare", tmp_path)
+    tracker._process.kill()
+    tracker._process.wait()
+    for step in range(3):
         tracker.point(Point(step, step, 1.0, 1.0, 1.0, 1.0))
     tracker.finish({}, {}, [])
     assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "KILLED"),
+        ("os.killpg(0, signal.SIGKILL)", "KILLED"),
+        ("os.killpg(0, signal.SIGINT)", "FAILED"),
+    ],
+)
+def test_a_run_of_a_dead_training_is_closed(tmp_path, no_server, end, status):
+    """Also after SIGKILL: the pipe's end says so. Ctrl-C goes to the group and loses nothing."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from charlm import tracking
+from charlm.training import Point
+tracker = tracking.Tracker("shakespeare", Path({str(tmp_path)!r}))
+tracker.start("a", {{}}, {{}}, {DATASET!r})
+tracker.point(Point(7, 1, 1.0, 1.0, 1.0, 1.0))
+try:
+    {end}
+    signal.pause()
+except KeyboardInterrupt:
+    tracker.fail("FAILED")
+"""
+    subprocess.run([sys.executable, "-c", code], check=False, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (tmp_path / "mlflow.db").exists():
+            client, found = runs(tmp_path)
+            if found and found[0].info.status != "RUNNING":
+                break
+        time.sleep(0.5)
+    assert [each.info.status for each in found] == [status]
+    history = client.get_metric_history(found[0].info.run_id, "train_nats")
+    assert [metric.step for metric in history] == [7]
 
 
 def test_only_one_module_imports_mlflow():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from charlm.ngrams import Ints, grams
 
-ROOM_BYTES = 768 << 20
+ROOM_BYTES = 1280 << 20
 """Memory for the codes of one range."""
 
 CHUNK = 1 << 17

@@ -23,9 +23,10 @@ def as_text(rows: list[dict[str, Any]]) -> str:
             for split in ("validation", "test")
         ]
         seconds = row["training_seconds"]
+        took = "-" if seconds is None else f"{seconds:.{0 if seconds >= 1 else 1}f} s"
         lines.append(
             f"{row['model']:{width}}  {row['parameters']:10,}  {bits[0]:<10.4f}  {bits[1]:<9.4f}  "
-            f"{bits[2]:<10.4f}  {bits[3]:<9.4f}  {'-' if seconds is None else f'{seconds:.0f} s'}"
+            f"{bits[2]:<10.4f}  {bits[3]:<9.4f}  {took}"
         )
     return "\n".join(lines)
 

@@ -1,19 +1,25 @@
 """MLflow, beside the flow: the only module that imports it, and never a reason to stop training.
 
-Whatever goes wrong here is said once on standard error, and everything after it is left out.
+A training logs through a `Tracker`, whose MLflow runs in a process of its own: importing it takes
+longer than importing torch, and a server that hangs or dies must cost a training nothing. Whatever
+goes wrong is said once on standard error, and everything after it is left out.
 """
 
 import hashlib
+import json
 import logging
 import math
 import os
 import platform
+import queue
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -30,6 +36,9 @@ FLUSH_S = 5.0
 MAX_METRICS = 1000
 """Metrics that one call of log_batch may hold."""
 
+WAIT_S = 60.0
+"""Seconds that the end of a training waits for what is still to be sent."""
+
 # A dead server must not hold training up: MLflow's own defaults retry for about four minutes a
 # call. A user's own settings stay.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -43,7 +52,7 @@ def weights_digest(folder: Path) -> str:
     return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
 
 
-class Tracker:
+class Client:
     """One connection to the tracking server of the environment, or to mlflow.db in the root.
 
     Args:
@@ -77,18 +86,15 @@ class Tracker:
         """
         self._guard(lambda client: self._start(client, name, parameters, tags, dataset))
 
-    def point(self, point: "Point") -> None:
-        """Add a point of the loss curve; points are sent together every few seconds."""
-        stamp = int(time.time() * 1000)
-        values = {
-            "train_nats": point.train_nats,
-            "train_bits": point.train_nats / math.log(2),
-            "batch_nats": point.batch_nats,
-            "validation_nats": point.validation_nats,
-            "validation_bits": point.validation_nats / math.log(2),
-            "learning_rate": point.learning_rate,
-        }
-        self._pending += [(key, value, stamp, point.step) for key, value in values.items()]
+    def point(self, step: int, values: dict[str, float], stamp: int) -> None:
+        """Add metrics of one step; they are sent together every few seconds.
+
+        Args:
+            step: optimiser steps taken.
+            values: by name.
+            stamp: when they were measured, in milliseconds since 1970.
+        """
+        self._pending += [(key, value, stamp, step) for key, value in values.items()]
         too_many = len(self._pending) > MAX_METRICS - len(values)
         if too_many or time.monotonic() - self._flushed > FLUSH_S:
             self._guard(self._flush)
@@ -100,7 +106,7 @@ class Tracker:
     def fail(self, status: str) -> None:
         """Close the run as FAILED or KILLED."""
         if self._run_id:
-            self._guard(lambda client: client.set_terminated(self._run_id, status))
+            self._guard(lambda client: self._fail(client, status))
 
     def attach(self, weights: str, metrics: dict[str, float], files: list[Path]) -> None:
         """Add the results of later stages to the newest run that made these weights, once.
@@ -120,8 +126,7 @@ class Tracker:
             action(self._client)  # type: ignore[arg-type]  # _connect alone gets None
         except Exception as error:
             self._client = None
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            print(f"warning: MLflow tracking is off from here on: {reason}", file=sys.stderr)
+            _warn(str(error) or type(error).__name__)
 
     def _connect(self, _: Any) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -180,6 +185,12 @@ class Tracker:
         for file in files:
             client.log_artifact(self._run_id, str(file), "model")
         client.set_terminated(self._run_id)
+        self._run_id = ""
+
+    def _fail(self, client: "MlflowClient", status: str) -> None:
+        self._flush(client)
+        client.set_terminated(self._run_id, status)
+        self._run_id = ""
 
     def _attach(
         self, client: "MlflowClient", weights: str, metrics: dict[str, float], files: list[Path]
@@ -196,6 +207,110 @@ class Tracker:
         for file in files:
             client.log_artifact(run_id, str(file), "results")
         _log(client, run_id, metrics, {"results_sha256": digest})
+
+
+class Tracker:
+    """One training's run, by a `Client` in a process of its own.
+
+    Calls return at once; `finish` and `fail` wait for what is still to be sent. If the training's
+    process is killed, the run is closed as KILLED.
+
+    Args:
+        experiment: name of the MLflow experiment, made if it does not exist.
+        root: the project's root.
+    """
+
+    def __init__(self, experiment: str, root: Path) -> None:
+        source = str(Path(__file__).parent.parent)
+        path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+        self._process: subprocess.Popen[str] | None = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": path},
+            # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
+            process_group=0,
+        )
+        self._send("connect", experiment, str(root))
+
+    def start(
+        self,
+        name: str,
+        parameters: dict[str, Any],
+        tags: dict[str, str],
+        dataset: dict[str, str],
+    ) -> None:
+        """Open a run; arguments as in `Client.start`."""
+        self._send("start", name, parameters, tags, dataset)
+
+    def point(self, point: "Point") -> None:
+        """Add a point of the loss curve."""
+        values = asdict(point)
+        step = values.pop("step")
+        del values["characters"]
+        for kind in ("train", "validation"):
+            values[f"{kind}_bits"] = values[f"{kind}_nats"] / math.log(2)
+        self._send("point", step, values, int(time.time() * 1000))
+
+    def finish(self, metrics: dict[str, float], tags: dict[str, str], files: list[Path]) -> None:
+        """Attach files, close the run as finished and wait until all of it was sent."""
+        self._send("finish", metrics, tags, [str(file.absolute()) for file in files])
+        self._end()
+
+    def fail(self, status: str) -> None:
+        """Close the run as FAILED or KILLED."""
+        self._send("fail", status)
+        self._end()
+
+    def _send(self, method: str, *arguments: Any) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(json.dumps([method, *arguments]) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            self._process = None
+            _warn("its process ended")
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        try:
+            self._process.communicate(timeout=WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            _warn(f"not all was sent in {WAIT_S:.0f} s")
+        else:
+            if self._process.returncode:
+                _warn("its process ended")
+        self._process = None
+
+
+def _serve(lines: IO[str]) -> None:
+    """Do what a `Tracker` sends, until it ends."""
+    # What was sent is taken at once, so that a slow server never holds the training up.
+    calls: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def receive() -> None:
+        for line in lines:
+            calls.put(line)
+        calls.put("")
+
+    threading.Thread(target=receive, daemon=True).start()
+    _, experiment, root = json.loads(calls.get())
+    client = Client(experiment, Path(root))
+    while line := calls.get():
+        method, *arguments = json.loads(line)
+        if method == "finish":
+            arguments[2] = [Path(file) for file in arguments[2]]
+        getattr(client, method)(*arguments)
+    client.fail("KILLED")
+
+
+def _warn(reason: str) -> None:
+    line = " ".join(reason.split())[:300]
+    print(f"warning: MLflow tracking is off from here on: {line}", file=sys.stderr)
 
 
 def _log(
@@ -274,3 +389,7 @@ def flow_metrics(flow: dict[str, Any]) -> dict[str, float]:
         for key in ("mean_abs", "sd", "gradient_mean_abs", "gradient_sd")
         if row[key] is not None
     }
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin)

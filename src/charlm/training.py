@@ -18,7 +18,7 @@ from charlm.errors import UserError
 from charlm.models.base import LanguageModel, State, detach
 
 if TYPE_CHECKING:
-    from charlm.params import Training
+    from charlm.budget import Training
 
 UNBOUNDED_WINDOW = 512
 """Characters in a window of the validation estimate for a model that carries its state."""

@@ -1,0 +1,151 @@
+"""Compress a text with a model and bring it back: `python -m charlm.compress --help`."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from charlm import params
+from charlm.cli import one_line_errors, progress
+from charlm.errors import UserError
+from charlm.files import read_json, write_bytes
+
+if TYPE_CHECKING:
+    from charlm.models.base import LanguageModel
+    from charlm.vocabulary import Vocabulary
+
+ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
+
+model_option = click.option("--model", "name", required=True, help="A folder of models/.")
+input_argument = click.argument("source", type=click.Path(path_type=Path))
+output_argument = click.argument("destination", type=click.Path(path_type=Path))
+
+
+@click.group()
+def main() -> None:
+    """Compress a text with a model of the zoo, and restore it.
+
+    \b
+    Examples:
+      python -m charlm.compress holdout --model lstm
+      python -m charlm.compress file --model lstm speech.txt speech.c1
+      python -m charlm.compress restore --model lstm speech.c1 speech.txt
+    """
+
+
+@main.command()
+@model_option
+@one_line_errors
+def holdout(name: str) -> None:
+    """Compress the holdout, restore it, compare both and the size with the model's loss.
+
+    \b
+    Example:
+      python -m charlm.compress holdout --model lstm
+    """
+    from charlm import coding, encoding
+
+    params.load().entry(name)
+    train, *held = (encoding.load_split(ENCODED, split) for split in encoding.SPLITS)
+    if not len(train):
+        raise UserError("the training split is empty: nothing comes before the holdout")
+    metrics = read_json(RESULTS / name / "metrics.json")
+    if "streaming" not in metrics:
+        raise UserError(f"{name} was trained on all of the text: it has no holdout")
+    model, vocabulary, weights = load(name)
+    ids = [int(symbol) for split in held for symbol in split]
+    with progress(2 * len(ids), "char", f"{name}: compressing and restoring") as bar:
+        content = coding.compress(model, ids, int(train[-1]), vocabulary, weights, bar.update)
+        restored = coding.restore(model, content, vocabulary, weights, bar.update)
+    text = vocabulary.decode(ids)
+    if restored != text:
+        raise UserError("the text did not come back as it was: please report this")
+    bits, reported = 8 * len(content), metrics["streaming"]["holdout"]["bits_per_char"]
+    expected = reported * len(ids)
+    click.echo(
+        f"{name}: {len(text.encode()):,} bytes to {len(content):,}, header included, and back, "
+        f"byte for byte\n"
+        f"{bits / len(ids):.4f} bits per character; its loss says {reported:.4f} "
+        f"({bits / expected - 1:+.3%})\n"
+        "the weights and the training text are not counted"
+    )
+
+
+@main.command("file")
+@model_option
+@input_argument
+@output_argument
+@one_line_errors
+def compress_file(name: str, source: Path, destination: Path) -> None:
+    """Compress the UTF-8 text SOURCE into DESTINATION.
+
+    The model needs to know every symbol of it, and the first is predicted as if a line began.
+
+    \b
+    Example:
+      python -m charlm.compress file --model lstm speech.txt speech.c1
+    """
+    from charlm import coding, encoding
+
+    params.load().entry(name)
+    if not source.is_file():
+        raise UserError(f"{source}: no such file")
+    points = list(encoding.read(source))
+    model, vocabulary, weights = load(name)
+    try:
+        ids = [int(symbol) for chunk in points for symbol in vocabulary.encode_points(chunk)]
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    with progress(len(ids), "char", f"{name}: compressing") as bar:
+        content = coding.compress(model, ids, 0, vocabulary, weights, bar.update)
+    write_bytes(destination, content)
+    bits = 8 * len(content) / max(len(ids), 1)
+    click.echo(
+        f"{source}: {source.stat().st_size:,} bytes to {len(content):,} "
+        f"({bits:.4f} bits per character, {bits * math.log(2):.4f} nats)",
+        err=True,
+    )
+
+
+@main.command()
+@model_option
+@input_argument
+@output_argument
+@one_line_errors
+def restore(name: str, source: Path, destination: Path) -> None:
+    """Restore the text that was compressed into SOURCE as DESTINATION.
+
+    \b
+    Example:
+      python -m charlm.compress restore --model lstm speech.c1 speech.txt
+    """
+    from charlm import coding
+
+    params.load().entry(name)
+    if not source.is_file():
+        raise UserError(f"{source}: no such file")
+    content = source.read_bytes()
+    model, vocabulary, weights = load(name)
+    try:
+        with progress(coding.length(content), "char", f"{name}: restoring") as bar:
+            text = coding.restore(model, content, vocabulary, weights, bar.update)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    write_bytes(destination, text.encode("utf-8"))
+
+
+def load(name: str) -> "tuple[LanguageModel, Vocabulary, str]":
+    """Return a trained model on the CPU, its vocabulary and the digest of its weights."""
+    import torch
+
+    from charlm import checkpoint, tracking
+    from charlm.models.base import start_torch
+
+    start_torch()
+    model, config = checkpoint.load(MODELS / name, torch.device("cpu"))
+    return model, config.vocabulary, tracking.weights_digest(MODELS / name)
+
+
+if __name__ == "__main__":
+    main()

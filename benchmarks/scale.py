@@ -6,8 +6,8 @@ Three texts, each from a seed, none of which fits the way in which small texts a
 - uniform: 65 equally likely symbols, hundreds of millions of distinct 5-grams in 1 GB;
 - unicode: 5,000 symbols of three bytes each, the r-th with a probability like 1 / (r + 2.7).
 
-FOLDER takes the texts and what the stages make of them, 3 GB at most. Sizes in MB may follow; all
-are measured otherwise. Needs data/encoded (`dvc repro encode`).
+FOLDER takes the texts and what the stages make of them, 3 GB at most. Names of texts and sizes in
+MB may follow; all are measured otherwise. Needs data/encoded (`dvc repro encode`).
 """
 
 import os
@@ -172,7 +172,7 @@ def measure(folder: Path, source: Path) -> dict[str, Any]:
     yaml = YAML()
     content = yaml.load(folder / "params.yaml")
     content["models"] = {"bigram": content["models"]["bigram"]}
-    content["reproductions"] = {}
+    content |= {section: {} for section in ("mixtures", "adaptive", "reproductions")}
     yaml.dump(content, folder / "params.yaml")
     os.link(source, folder / "data/raw/corpus.txt")
     found: dict[str, Any] = {"bytes": source.stat().st_size}
@@ -217,14 +217,16 @@ def draw(results: dict[str, dict[str, Any]]) -> None:
     figure.savefig(PICTURE, dpi=100, metadata={"Software": None})
 
 
-def main(folder: Path, sizes: list[int]) -> None:
-    """Measure each text at each size; what was measured before is kept unless it is named."""
+def main(folder: Path, words: list[str]) -> None:
+    """Measure the texts and sizes that are named, or all; what was measured before is kept."""
+    sizes = [int(word) for word in words if word.isdecimal()] or list(MEGABYTES)
+    texts = [word for word in words if not word.isdecimal()] or list(GENERATORS)
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "text"
     results: dict[str, dict[str, Any]] = read_json(OUTPUT)["results"] if OUTPUT.is_file() else {}
-    for name, generator in GENERATORS.items():
+    for name in texts:
         for megabytes in sizes:
-            write(source, generator(), megabytes * 1_000_000)
+            write(source, GENERATORS[name](), megabytes * 1_000_000)
             key = f"{name} {megabytes} MB"
             results[key] = {"text": name, **measure(folder / "run", source)}
             print(key, results[key], flush=True)
@@ -242,4 +244,4 @@ def main(folder: Path, sizes: list[int]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]).resolve(), [int(size) for size in sys.argv[2:]] or list(MEGABYTES))
+    main(Path(sys.argv[1]).resolve(), sys.argv[2:])

@@ -27,7 +27,12 @@ def main() -> None:
     settings = params.load()
     # A reproduction has seen the holdout: it is in the table of sources and in no ranking.
     results = [
-        report.read_result(RESULTS / name, trained=name in settings.models)
+        report.read_result(
+            RESULTS / name,
+            trained=name in settings.models,
+            mixed=name in settings.mixtures,
+            adapts=name in settings.adaptive,
+        )
         for name in settings.ranked
     ]
     recorded = read_json(TIMES)

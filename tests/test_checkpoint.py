@@ -5,12 +5,12 @@ import torch
 
 from charlm import checkpoint, models
 from charlm.errors import UserError
-from tests.zoo import SMOKE, build
+from tests.zoo import SMOKE, architecture_of, build
 
 
 def config(name):
     entry = SMOKE.entry(name)
-    return checkpoint.Config(entry.model, 32, "train", "abc", entry.architecture, {}, {})
+    return checkpoint.Config(entry.model, 32, "train", "abc", architecture_of(entry), {}, {})
 
 
 @pytest.fixture

@@ -174,7 +174,54 @@ def test_scale_picks_the_budget(content):
         (
             "counted.lstm",
             {"model": "kneser_ney", "architecture": {"order": 2}, "block": 8, "sampling": {}},
-            "params.yaml: counted.lstm: models has an entry of this name; choose another",
+            "params.yaml: counted.lstm: the zoo has an entry of this name already",
+        ),
+        (
+            "reproductions.rnn_all.entri",
+            "rnn",
+            "params.yaml: reproductions.rnn_all.entri: unknown key 'entri' (did you mean 'entry'?)",
+        ),
+        (
+            "adaptive.lstm.evry",
+            3,
+            "params.yaml: adaptive.lstm.evry: unknown key 'evry' (did you mean 'every'?)",
+        ),
+        (
+            "adaptive.kneser_ney",
+            {"every": 20, "learning_rate": 0.1, "clip": 1.0},
+            "params.yaml: adaptive.kneser_ney: unknown model 'kneser_ney' (allowed: perceptron_",
+        ),
+        (
+            "adaptive.lstm.every",
+            0,
+            "params.yaml: adaptive.lstm.every: input should be greater than or equal to 1",
+        ),
+        ("mixtures", None, "params.yaml: mixtures: must be a mapping ({} if empty)"),
+        (
+            "mixtures.mixture.first",
+            "lstn",
+            "params.yaml: mixtures.mixture.first: unknown model 'lstn' (did you mean 'lstm'?); "
+            "without it, leave mixture out too",
+        ),
+        (
+            "mixtures.mixture.second",
+            "mixture",
+            "params.yaml: mixtures.mixture.second: unknown model 'mixture'",
+        ),
+        (
+            "mixtures.mixture.second",
+            "lstm",
+            "params.yaml: mixtures.mixture.second: lstm is the first member already",
+        ),
+        (
+            "mixtures.mixture.mixing",
+            "sum",
+            "params.yaml: mixtures.mixture.mixing: input should be 'linear', 'geometric' or 'best'",
+        ),
+        (
+            "mixtures.mixture.model",
+            "lstm",
+            "params.yaml: mixtures.mixture.model: unknown model 'lstm' (allowed: mixture)",
         ),
         (
             "models.rnn.sampling.topk",
@@ -232,7 +279,7 @@ def test_a_reproduction_is_its_entry_on_all_of_the_text(content):
 
 def test_a_model_that_counts_is_ranked_and_has_no_budget(content):
     parsed = params.parse(content, "p")
-    assert list(parsed.ranked) == [*parsed.models, "kneser_ney"]
+    assert list(parsed.ranked) == [*parsed.models, "kneser_ney", "mixture"]
     assert set(parsed.entries) == {*parsed.ranked, *parsed.reproductions}
     assert parsed.counts("kneser_ney").architecture == {"order": 7}
     assert parsed.entry("kneser_ney").sampling == parsed.sampling
@@ -278,8 +325,10 @@ def test_every_key_is_needed(content):
                 yield from paths(value, (*prefix, key))
 
     for path in list(paths(content)):
-        entry = path[0] in ("models", "counted", "reproductions") and len(path) == 2
-        own_sampling = path[0] in ("models", "counted") and "sampling" in path[:-1]
+        zoo = ("models", "counted", "mixtures", "adaptive")
+        # Without a member a mixture is refused, in other words.
+        entry = path[0] in (*zoo, "reproductions") and len(path) == 2
+        own_sampling = path[0] in zoo and "sampling" in path[:-1]
         if path == ("models",) or entry or own_sampling:
             continue
         broken = copy.deepcopy(content)

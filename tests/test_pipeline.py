@@ -19,7 +19,7 @@ GRAPH = {
     for name, stage in YAML(typ="safe", pure=True).load(PROJECT / "dvc.yaml")["stages"].items()
 }
 ZOO = ("bigram", "mlp", "lstm", "gpt")
-RANKED = (*ZOO, "kneser_ney")
+RANKED = (*ZOO, "kneser_ney", "mixture")
 ENTRY_FILE = "src/charlm/models/${item.model}.py"
 INERT = {f"src/charlm/{name}.py" for name in ("__init__", "cli", "errors", "params", "tracking")}
 """What runs in every stage and changes no output, so that its edits make nothing again.
@@ -78,12 +78,16 @@ def test_a_stage_declares_exactly_the_code_that_it_imports(stage):
     elif "src/charlm/checkpoint.py" in needed:
         # It builds a model by name: one that is trained may import the base alone.
         needed.add(ENTRY_FILE)
+        section = {"count": "counted", "mix": "mixtures"}.get(stage, "models")
         for name in models.names():
-            if models.is_counted(name) == (stage == "count"):
-                file = f"src/charlm/models/{name}.py"
+            file = f"src/charlm/models/{name}.py"
+            if models.section(name) == section or stage in ("mix", "adapt"):
                 more = all_imports(file) - {file} - INERT
-                assert more <= needed or stage == "count"
+                assert section != "models" or stage == "adapt" or more <= needed
                 needed |= more
+    if "src/charlm/models" in GRAPH[stage]["deps"]:
+        # A mixture's members may be of any model.
+        needed = {file for file in needed if not file.startswith("src/charlm/models/")}
     assert declared == needed
 
 
@@ -239,6 +243,9 @@ def test_one_mlflow_run_a_model_with_its_results(pipeline):
     assert counted.data.metrics["streaming.holdout.nats_per_char"] == pytest.approx(
         1.5165, abs=0.001
     )
+    mixed = runs.pop("mixture")
+    assert mixed.data.tags["dvc.stage"] == "mix@mixture"
+    assert mixed.data.metrics["streaming.holdout.nats_per_char"] < 1.52
     reproduced = runs.pop("mlp_all")
     assert reproduced.data.tags["dvc.stage"] == "reproduce@mlp_all"
     assert reproduced.data.metrics["windowed.seen.nats_per_char"] > 0
@@ -261,7 +268,7 @@ def test_nothing_to_do_does_nothing(pipeline):
 def test_the_same_bytes_again(pipeline):
     before = (pipeline / "dvc.lock").read_bytes()
     again = ["train@lstm", "train@gpt", "evaluate@gpt", "sample@gpt", "count@kneser_ney"]
-    again += ["entropy", "sources", "report"]
+    again += ["mix@mixture", "entropy", "sources", "report"]
     assert stages_run(pipeline, "--force", "--single-item", *again) == again
     assert (pipeline / "dvc.lock").read_bytes() == before
 
@@ -273,6 +280,9 @@ def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
         "train@lstm",
         "evaluate@lstm",
         "sample@lstm",
+        "mix@mixture",
+        "adapt@lstm",
+        "adapt@mixture",
         "sources",
         "report",
     ]
@@ -280,7 +290,7 @@ def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
     change(pipeline, models__lstm__smoke__steps=100)
     # DVC's run cache keeps what git does not, so the model and its sample come back as they were;
     # the files that git keeps are made again in seconds.
-    assert stages_run(pipeline) == ["evaluate@lstm", "sources", "report"]
+    assert stages_run(pipeline) == ["evaluate@lstm", "mix@mixture", "sources", "report"]
     assert metrics(pipeline, "lstm") != changed
     assert (pipeline / "dvc.lock").read_bytes() == before
     shown = run(pipeline, "dvc", "metrics", "show", "--json").stdout
@@ -318,7 +328,8 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
     run(pipeline, "git", "add", "inside.txt")
     for name, path in (("outside", str(outside)), ("inside", "inside.txt")):
         others = [f"~models.{other}" for other in ZOO if other != "bigram"]
-        others += ["~reproductions.mlp_all", "~counted.kneser_ney"]
+        others += ["~reproductions.mlp_all", "~counted.kneser_ney", "~mixtures.mixture"]
+        others += ["~adaptive.lstm", "~adaptive.mixture"]
         overrides = [*others, f"corpus.path={path}", f"corpus.name={name}"]
         flags = [word for override in overrides for word in ("-S", override)]
         run(pipeline, "dvc", "exp", "run", "--queue", "-n", name, *flags)
@@ -347,7 +358,7 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
         (("stages.train", "--model", "lstn"), "unknown model 'lstn' (did you mean 'lstm'?)"),
         (
             ("stages.evaluate", "--model", "x"),
-            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt, kneser_ney, mlp_all)",
+            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt, kneser_ney, mixture, mlp_all)",
         ),
         (("stages.sample", "--model", "lstm", "--top-k", "0"), "--top-k: input should be"),
         (("stages.sample", "--model", "lstm", "--temperature", "-1"), "--temperature: input"),

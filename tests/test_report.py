@@ -42,7 +42,7 @@ ENTROPY = {
         }
         for n in (1, 2)
     ],
-    "compressors": [{"name": "bzip2", "holdout": {"bits_per_char": 2.4}}],
+    "compressors": [{"name": "bzip2", "holdout": {"bits_per_char": 2.4, "nats_per_char": 1.6636}}],
 }
 
 
@@ -88,7 +88,7 @@ SOURCES = {
 }
 
 
-def result(name, nats, sample="ROMEO: hello", *, counted=False):
+def result(name, nats, sample="ROMEO: hello", *, counted=False, mixture=None, adaptive=None):
     splits = dict.fromkeys(report.HELD_OUT, LEAF)
     metrics = {
         "model": name,
@@ -106,9 +106,9 @@ def result(name, nats, sample="ROMEO: hello", *, counted=False):
     activations = {
         when: {"nats_per_char": 4.2, "layers": LAYERS} for when in ("initial", "trained")
     }
-    if counted:
-        return report.Result(name, metrics, sample, [], None)
-    return report.Result(name, metrics, sample, curve, activations)
+    if counted or mixture:
+        return report.Result(name, metrics, sample, [], None, mixture, None)
+    return report.Result(name, metrics, sample, curve, activations, None, adaptive)
 
 
 RESULTS = [result("worse", 2.0), result("better", 1.0), result("middle", 1.2)]
@@ -171,6 +171,30 @@ def test_a_model_that_counts_is_ranked_and_has_no_curve_and_no_layers():
     assert "Layers of counting" not in html
 
 
+def test_a_mixture_says_what_its_members_give():
+    member = {"validation_nats_per_char": 1.4, "likelier": 0.57, "linear": 0.65, "geometric": 0.56}
+    mixture = {
+        "mixing": "geometric",
+        "members": [{"name": "better", **member}, {"name": "worse", **member}],
+        "validation_nats_per_char": {"linear": 1.36, "geometric": 1.354},
+    }
+    html = page([*RESULTS, result("both", 0.9, mixture=mixture)])
+    assert "What both is made of" in html
+    assert "1.3600 nats per character and the geometric one 1.3540" in html
+    assert "<td>57.0 %</td>" in html
+    assert "What better is made of" not in html
+
+
+def test_adaptive_losses_stand_beside_compressors_and_nowhere_else():
+    adaptive = {part: {**LEAF, "nats_per_char": 1.2345} for part in report.HELD_OUT}
+    html = page([*RESULTS, result("learner", 0.9, adaptive=adaptive)])
+    table = html[html.index("Learning while being scored") : html.index("<h2>Learning</h2>")]
+    assert table.count("1.2345") == 3
+    assert "1.6636" in table
+    assert "1.2345" not in html.replace(table, "")
+    assert "Learning while being scored" not in page()
+
+
 def test_a_large_text_has_a_ladder_without_held_out_losses():
     html = page(entropy={**ENTROPY, "held_out": [], "compressors": []})
     assert "Grassberger, of the text itself" in html
@@ -196,7 +220,7 @@ def test_a_sample_stays_text():
 
 def test_missing_results_are_named(tmp_path):
     with pytest.raises(UserError, match=r"curve\.csv cannot be read .*dvc repro"):
-        report.read_result(tmp_path, trained=True)
+        report.read_result(tmp_path, trained=True, mixed=False, adapts=False)
 
 
 def test_results_are_read(tmp_path):
@@ -204,15 +228,21 @@ def test_results_are_read(tmp_path):
     (tmp_path / "sample.txt").write_text("a\r\nb", newline="")
     (tmp_path / "metrics.json").write_text(json.dumps({"parameters": 3}))
     (tmp_path / "activations.json").write_text(json.dumps({"initial": {}}))
-    read = report.read_result(tmp_path, trained=True)
+    read = report.read_result(tmp_path, trained=True, mixed=False, adapts=False)
     assert read.curve[1] == {"step": 10.0, "validation_nats": 3.5}
     assert read.sample == "a\r\nb"
     assert read.metrics == {"parameters": 3}
     assert read.activations == {"initial": {}}
     (tmp_path / "curve.csv").unlink()
     (tmp_path / "activations.json").unlink()
-    counted = report.read_result(tmp_path, trained=False)
-    assert (counted.curve, counted.activations) == ([], None)
+    counted = report.read_result(tmp_path, trained=False, mixed=False, adapts=False)
+    assert (counted.curve, counted.activations, counted.mixture) == ([], None, None)
+    (tmp_path / "mixture.json").write_text(json.dumps({"mixing": "linear"}))
+    mixed = report.read_result(tmp_path, trained=False, mixed=True, adapts=False)
+    assert mixed.mixture == {"mixing": "linear"}
+    (tmp_path / "adaptive.json").write_text(json.dumps({"every": 3}))
+    adapts = report.read_result(tmp_path, trained=False, mixed=False, adapts=True)
+    assert adapts.adaptive == {"every": 3}
 
 
 def test_curves_are_joined_for_dvc_plots():

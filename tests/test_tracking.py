@@ -1,5 +1,7 @@
+import contextlib
 import json
 import math
+import os
 import socket
 import subprocess
 import sys
@@ -156,6 +158,7 @@ from pathlib import Path
 from charlm import tracking
 from charlm.training import Point
 tracker = tracking.Tracker("shakespeare", Path({str(tmp_path)!r}))
+print(tracker._process.pid, flush=True)
 tracker.start("a", {{}}, {{}}, {DATASET!r})
 tracker.point(Point(7, 1, 1.0, 1.0, 1.0, 1.0))
 try:
@@ -164,14 +167,15 @@ try:
 except KeyboardInterrupt:
     tracker.fail("FAILED")
 """
-    subprocess.run([sys.executable, "-c", code], check=False, start_new_session=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (tmp_path / "mlflow.db").exists():
-            client, found = runs(tmp_path)
-            if found and found[0].info.status != "RUNNING":
-                break
-        time.sleep(0.5)
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.kill(int(done.stdout), 0)
+            time.sleep(0.2)
+    client, found = runs(tmp_path)
     assert [each.info.status for each in found] == [status]
     history = client.get_metric_history(found[0].info.run_id, "train_nats")
     assert [metric.step for metric in history] == [7]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from charlm import entropy, models, training
+from charlm import entropy, models, spectrum, training
 from charlm.errors import UserError
 from charlm.models.base import LanguageModel, detach
 from tests.workspace import PROJECT, at_scale
@@ -97,7 +97,7 @@ def test_a_trained_bigram_meets_the_conditional_entropy():
     model = models.build("bigram", 3, 1, {})
     training.fit(model, text_N, text_N, plan, 0)
     nats = functional.cross_entropy(model(text_N[None, :-1])[0][0], text_N[1:]).item()
-    (pairs,) = entropy.statistics(text_N.numpy(), 3, [2], 1.0)
+    (pairs,) = entropy.statistics(spectrum.in_memory(text_N.numpy(), 3, [2]), 1.0)
     expected = pairs.estimates["plug_in"].conditional_bits_per_char
     assert nats / math.log(2) == pytest.approx(expected, abs=1e-6)
 

@@ -67,9 +67,10 @@ def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
     for name in list(content["models"]):
         if zoo and name not in zoo:
             del content["models"][name]
-    for name in list(content["counted"]):
-        if zoo and name not in zoo:
-            del content["counted"][name]
+    for section in ("counted", "mixtures", "adaptive"):
+        for name in list(content[section]):
+            if zoo and name not in zoo:
+                del content[section][name]
     for name, copied in list(content["reproductions"].items()):
         if copied["entry"] not in content["models"]:
             del content["reproductions"][name]

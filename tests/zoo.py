@@ -1,5 +1,7 @@
 """Any model of the zoo, small."""
 
+from typing import Any
+
 import torch
 
 from charlm import models, params
@@ -16,9 +18,31 @@ def build(name: str, vocabulary: int, block: int | None = None) -> tuple[Languag
     mode.
     """
     entry = SMOKE.entry(name)
-    if block is None:
-        block = entry.training.block if isinstance(entry, params.Trained) else entry.block
-    model = models.build(entry.model, vocabulary, block, entry.architecture).eval()
-    if isinstance(model, CountingModel):
-        model.fit(torch.randint(vocabulary, (300,)))
+    block = block or block_of(entry)
+    model = models.build(entry.model, vocabulary, block, architecture_of(entry)).eval()
+    for part in model.modules():
+        if isinstance(part, CountingModel):
+            part.fit(torch.randint(vocabulary, (300,)))
     return model, block
+
+
+def block_of(entry: params.Entry) -> int:
+    """Return the characters of an entry's window."""
+    if isinstance(entry, params.Trained):
+        return entry.training.block
+    assert isinstance(entry, params.Counting | params.Mixed)
+    return entry.block
+
+
+def architecture_of(entry: params.Entry) -> dict[str, Any]:
+    """Return what a model is built from; of a mixture, what its members are built from too."""
+    if not isinstance(entry, params.Mixed):
+        return entry.architecture
+    members = [SMOKE.entry(member) for member in entry.members]
+    return {
+        "mixing": "linear" if entry.mixing == "best" else entry.mixing,
+        "members": [
+            {"model": of.model, "block": block_of(of), "architecture": architecture_of(of)}
+            for of in members
+        ],
+    }

@@ -74,6 +74,24 @@ def streaming(
     return _concatenate(scores)
 
 
+@torch.no_grad()
+def log_probabilities(model: LanguageModel, ids: Tensor) -> Tensor:
+    """Return the log-probabilities of every symbol at each of ids[1:], N x V, float64, on the CPU.
+
+    The state is carried from the first to the last, by any model.
+
+    Args:
+        model: in evaluation mode, on the device of the ids.
+        ids: the character before the first target, then the N targets.
+    """
+    found: list[Tensor] = []
+    state: State = None
+    for inputs_T in ids[:-1].split(CHARACTERS_A_PASS):
+        logits_BTV, state = model(inputs_T[None].long(), state)
+        found.append(logits_BTV[0].cpu().double().log_softmax(dim=-1))
+    return torch.cat(found)
+
+
 def _windows(
     model: LanguageModel,
     ids: Tensor,

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -18,13 +18,14 @@ from charlm.budget import Training
 from charlm.errors import UserError
 from charlm.schema import (
     Positive,
+    PositiveRate,
     Rate,
     Schema,
     Share,
 )
 
 AnySchema = TypeVar("AnySchema", bound=Schema)
-AnyEntry = TypeVar("AnyEntry", bound="Entry")
+AnyEntry = TypeVar("AnyEntry", bound=Schema)
 SCALES = ("smoke", "quick", "full")
 NAME = "[a-z][a-z0-9_]{0,63}"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -130,6 +131,35 @@ class Counting(Entry):
     block: Positive
 
 
+class Mixed(Entry):
+    """A model made of two others.
+
+    Attributes:
+        first: a member, an entry of models, counted or, before this one, mixtures.
+        second: the other member.
+        mixing: how probabilities are put together; best: what validation likes better.
+        block: characters a window of the windowed evaluation.
+    """
+
+    first: str
+    second: str
+    mixing: Literal["linear", "geometric", "best"]
+    block: Positive
+
+    @property
+    def members(self) -> tuple[str, str]:
+        """The names of both."""
+        return self.first, self.second
+
+
+class Adaptive(Schema):
+    """How a model learns from the characters that it has been scored on; units in params.yaml."""
+
+    every: Positive
+    learning_rate: PositiveRate
+    clip: PositiveRate
+
+
 class Params(Schema):
     """The whole file; `models` holds each entry at the scale in use."""
 
@@ -141,12 +171,14 @@ class Params(Schema):
     sampling: Sampling
     models: dict[str, Trained]
     counted: dict[str, Counting]
+    mixtures: dict[str, Mixed]
+    adaptive: dict[str, Adaptive]
     reproductions: dict[str, Reproduction]
 
     @property
     def ranked(self) -> dict[str, Entry]:
         """The zoo, by name: everything that has not seen the holdout."""
-        return {**self.models, **self.counted}
+        return {**self.models, **self.counted, **self.mixtures}
 
     @property
     def trained(self) -> dict[str, Trained]:
@@ -186,6 +218,22 @@ class Params(Schema):
             UserError: params.yaml has no such model.
         """
         return _named("counted model", name, self.counted)
+
+    def mixed(self, name: str) -> Mixed:
+        """Return the entry of a mixture.
+
+        Raises:
+            UserError: params.yaml has no such mixture.
+        """
+        return _named("mixture", name, self.mixtures)
+
+    def adapts(self, name: str) -> Adaptive:
+        """Return how a model adapts.
+
+        Raises:
+            UserError: `adaptive` in params.yaml has no such model.
+        """
+        return _named("adaptive model", name, self.adaptive)
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -227,8 +275,9 @@ def parse(content: Any, where: str) -> Params:
     _check_keys(content, Params.model_fields, where, "")
     if not isinstance(entries, dict) or not entries:
         raise UserError(f"{where}: models: must be a mapping with at least one entry")
-    if not isinstance(content["counted"], dict):
-        raise UserError(f"{where}: counted: must be a mapping ({{}} if empty)")
+    for section in ("counted", "mixtures"):
+        if not isinstance(content[section], dict):
+            raise UserError(f"{where}: {section}: must be a mapping ({{}} if empty)")
     sampling = _validate(
         Sampling, content["sampling"], lambda key: f"{where}: sampling{'.' * bool(key)}{key}"
     )
@@ -247,13 +296,29 @@ def parse(content: Any, where: str) -> Params:
                 name: _counting(name, entry, sampling, where)
                 for name, entry in content["counted"].items()
             },
+            "mixtures": {
+                name: _mixed(name, entry, sampling, where)
+                for name, entry in content["mixtures"].items()
+            },
         },
         lambda key: f"{where}: {key}",
     )
-    for name in settings.counted:
-        if name in settings.models:
+    known = list(settings.models)
+    for section in ("counted", "mixtures"):
+        for name, entry in getattr(settings, section).items():
+            key = f"{where}: {section}.{name}"
+            if name in known:
+                raise UserError(f"{key}: the zoo has an entry of this name already")
+            if isinstance(entry, Mixed):
+                _check_members(entry, known, key)
+            known.append(name)
+    for name in settings.adaptive:
+        # Counts have no gradients.
+        able = [*settings.models, *settings.mixtures]
+        if name not in able:
             raise UserError(
-                f"{where}: counted.{name}: models has an entry of this name; choose another"
+                f"{where}: adaptive.{name}: {_unknown('model', name, able)}; "
+                "without it, leave this out too"
             )
     for name, copied in settings.reproductions.items():
         key = f"{where}: reproductions.{name}"
@@ -293,8 +358,20 @@ def _check_name(name: Any, where: str) -> None:
         )
 
 
+def _check_members(entry: Mixed, known: list[str], key: str) -> None:
+    """Refuse members that are not there, or not there yet, and one member twice."""
+    for place, member in zip(("first", "second"), entry.members, strict=True):
+        if member not in known:
+            raise UserError(
+                f"{key}.{place}: {_unknown('model', member, known)}; "
+                f"without it, leave {entry.name} out too"
+            )
+    if entry.first == entry.second:
+        raise UserError(f"{key}.second: {entry.second} is the first member already")
+
+
 def _described(
-    name: Any, entry: Any, section: str, parts: Iterable[str], where: str, *, counted: bool
+    name: Any, entry: Any, section: str, parts: Iterable[str], where: str
 ) -> type[Schema]:
     """Check what an entry of `section` is made of and return its architecture's schema."""
     key = f"{section}.{name}"
@@ -302,7 +379,7 @@ def _described(
     if not isinstance(entry, dict):
         raise UserError(f"{where}: {key}: must be a mapping")
     _check_keys(entry, parts, where, f"{key}.")
-    allowed = [model for model in models.names() if models.is_counted(model) == counted]
+    allowed = [model for model in models.names() if models.section(model) == section]
     if entry["model"] not in allowed:
         raise UserError(f"{where}: {key}.model: {_unknown('model', entry['model'], allowed)}")
     return models.architecture(entry["model"])
@@ -324,7 +401,7 @@ def _counting(name: Any, entry: Any, sampling: Sampling, where: str) -> Counting
     """Check an entry of `counted`."""
     key = f"counted.{name}"
     parts = ("model", "architecture", "block", "sampling")
-    described = _described(name, entry, "counted", parts, where, counted=True)
+    described = _described(name, entry, "counted", parts, where)
     if not isinstance(entry["architecture"], dict):
         raise UserError(f"{where}: {key}.architecture: must be a mapping ({{}} if empty)")
     _validate(
@@ -341,6 +418,21 @@ def _counting(name: Any, entry: Any, sampling: Sampling, where: str) -> Counting
     return _validate(Counting, content, lambda setting: f"{where}: {key}.{setting}")
 
 
+def _mixed(name: Any, entry: Any, sampling: Sampling, where: str) -> Mixed:
+    """Check an entry of `mixtures`, but not whether its members are there."""
+    key = f"mixtures.{name}"
+    parts = ("model", "first", "second", "mixing", "block", "sampling")
+    _described(name, entry, "mixtures", parts, where)
+    content = {
+        **entry,
+        "name": name,
+        "trained_on": "train",
+        "architecture": {},
+        "sampling": _drawn(entry, key, sampling, where),
+    }
+    return _validate(Mixed, content, lambda setting: f"{where}: {key}.{setting}")
+
+
 def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) -> Trained:
     """Join a model's architecture, training and scale sections and check the result.
 
@@ -348,7 +440,7 @@ def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) ->
     """
     key = f"models.{name}"
     parts = ("model", "architecture", "training", "sampling", *SCALES)
-    described = _described(name, entry, "models", parts, where, counted=False)
+    described = _described(name, entry, "models", parts, where)
     sections = {"architecture": described.model_fields, "training": Training.model_fields}
     home: dict[str, str] = {}
     for section in ("architecture", "training", scale):
@@ -425,12 +517,13 @@ def _validate(schema: type[AnySchema], values: Any, locate: Callable[[str], str]
 
 def _fields(schema: type[Schema], location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that are allowed at a location inside a schema."""
+    inner: Any = schema
     for part in location:
-        inner = schema.model_fields[str(part)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, Schema)
-        schema = inner
-    return list(schema.model_fields)
+        if get_origin(inner) is dict:
+            inner = get_args(inner)[1]
+        else:
+            inner = inner.model_fields[str(part)].annotation
+    return list(inner.model_fields)
 
 
 def _check_keys(mapping: Mapping[Any, Any], known: Iterable[str], where: str, prefix: str) -> None:

@@ -54,6 +54,8 @@ class Result:
         sample: the drawn text.
         curve: rows of curve.csv as numbers; none if the model counts instead of being trained.
         activations: content of activations.json; None likewise.
+        mixture: content of mixture.json; None if the model is not mixed of others.
+        adaptive: content of adaptive.json; None if the model is scored as it is only.
     """
 
     name: str
@@ -61,14 +63,18 @@ class Result:
     sample: str
     curve: list[dict[str, float]]
     activations: dict[str, Any] | None
+    mixture: dict[str, Any] | None
+    adaptive: dict[str, Any] | None
 
 
-def read_result(folder: Path, *, trained: bool) -> Result:
+def read_result(folder: Path, *, trained: bool, mixed: bool, adapts: bool) -> Result:
     """Read results/ENTRY.
 
     Args:
         folder: of the entry.
         trained: whether there is a curve with activations.
+        mixed: whether there is a mixture.json.
+        adapts: whether there is an adaptive.json.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -85,7 +91,9 @@ def read_result(folder: Path, *, trained: bool) -> Result:
     curve = [{key: float(value) for key, value in row.items()} for row in rows]
     metrics = read_json(folder / "metrics.json")
     activations = read_json(folder / "activations.json") if trained else None
-    return Result(folder.name, metrics, sample, curve, activations)
+    mixture = read_json(folder / "mixture.json") if mixed else None
+    adaptive = read_json(folder / "adaptive.json") if adapts else None
+    return Result(folder.name, metrics, sample, curve, activations, mixture, adaptive)
 
 
 def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, Any]]:

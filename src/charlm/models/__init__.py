@@ -3,8 +3,8 @@
 A file NAME.py holds two classes:
 
 - `Architecture`, a `charlm.schema.Schema`: the sizes that params.yaml gives;
-- `Model`, a `charlm.models.base.LanguageModel` built from them; one that derives from
-  `CountingModel` counts instead of being trained.
+- `Model`, a `charlm.models.base.LanguageModel` built from them. What it derives from says how it
+  comes by its numbers, and in which section of params.yaml its entries are.
 """
 
 import ast
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from charlm.models.base import LanguageModel
 
 FOLDER = Path(__file__).parent
+SECTIONS = {"CountingModel": "counted", "MixedModel": "mixtures"}
+"""Sections of params.yaml by what a `Model` derives from; all others are in `models`."""
 
 
 def names() -> list[str]:
@@ -54,18 +56,20 @@ def architecture(name: str) -> type[schema.Schema]:
 
 
 @functools.cache
-def is_counted(name: str) -> bool:
-    """Return whether a model counts instead of being trained, without importing its file.
+def section(name: str) -> str:
+    """Return the section of params.yaml that a model's entries are in, without importing its file.
 
     Raises:
         UserError: there is no such model.
     """
-    return any(
-        isinstance(node, ast.ClassDef)
-        and node.name == "Model"
-        and any(isinstance(base, ast.Name) and base.id == "CountingModel" for base in node.bases)
+    bases = {
+        base.id
         for node in _parsed(name).body
-    )
+        if isinstance(node, ast.ClassDef) and node.name == "Model"
+        for base in node.bases
+        if isinstance(base, ast.Name)
+    }
+    return next((SECTIONS[base] for base in bases if base in SECTIONS), "models")
 
 
 def build(name: str, vocabulary_size: int, block: int, settings: dict[str, Any]) -> "LanguageModel":

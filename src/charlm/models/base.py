@@ -5,7 +5,7 @@ Shapes: B batch (sequences), T time (characters), V vocabulary (symbols).
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,25 +111,49 @@ class CountingModel(LanguageModel):
             ValueError: they cannot be counts of this model.
         """
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Any:
-        """Take the buffers as they are and prepare.
-
-        Raises:
-            RuntimeError: they do not fit this model, as torch says it.
-        """
-        if set(state_dict) != set(self.state_dict()):
-            raise RuntimeError(f"tensors {sorted(state_dict)} for {sorted(self.state_dict())}")
-        for name, tensor in state_dict.items():
-            self.register_buffer(name, tensor)
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take the buffers as they are, whatever their lengths, and prepare; called by torch."""
+        own = {prefix + name: name for name, _ in self.named_buffers()}
+        missing = [key for key in own if key not in state_dict]
+        missing_keys += missing
+        unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in own]
+        if missing:
+            return
+        for key, name in own.items():
+            self.register_buffer(name, state_dict[key])
         try:
             self.prepare()
         except ValueError as error:
-            raise RuntimeError(str(error)) from None
+            error_msgs.append(str(error))
 
     @property
     def parameter_count(self) -> int:
         """Number of stored counts."""
         return sum(buffer.numel() for name, buffer in self.named_buffers() if "counts" in name)
+
+
+class MixedModel(LanguageModel):
+    """A model made of others, its members, which are trained already.
+
+    Its state is the tuple of theirs, so that each sees what it would see alone.
+    """
+
+    members: nn.ModuleList
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers of all members, and the weights."""
+        counts = [cast(LanguageModel, member).parameter_count for member in self.members]
+        return sum(counts) + len(counts)
 
 
 def detach(state: State) -> State:

@@ -1,0 +1,58 @@
+"""Mixture of two models, each of which may be a mixture itself.
+
+    linear:     p(w | h) = sum over k of weight_k p_k(w | h)
+    geometric:  p(w | h) proportional to the product over k of p_k(w | h) ^ weight_k
+
+Weights are fixed once members are trained (charlm.mixing finds them); linear ones sum to one.
+
+Source: Jelinek and Mercer, "Interpolated estimation of Markov source parameters", 1980 (linear);
+Hinton, "Products of Experts", 1999 (geometric).
+
+Shapes: K members, B batch, T time, V vocabulary.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from charlm import models
+from charlm.models.base import MixedModel, State
+from charlm.schema import Schema
+
+
+class Architecture(Schema):
+    """How it mixes; what its members are built from: model, block and architecture of each."""
+
+    mixing: Literal["linear", "geometric"]
+    members: list[dict[str, Any]]
+
+
+class Model(MixedModel):
+    """Log-probabilities of all members, put together; the state is a tuple of theirs."""
+
+    def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.mixing = architecture.mixing
+        members = [
+            models.build(of["model"], vocabulary_size, of["block"], of["architecture"])
+            for of in architecture.members
+        ]
+        self.members = nn.ModuleList(members)
+        lengths = [member.context_length for member in members]
+        bounds = [length for length in lengths if length is not None]
+        self.context_length = max(bounds) if len(bounds) == len(lengths) else None
+        count = len(members)
+        self.register_buffer("weights_K", torch.full((count,), 1 / count))
+
+    def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Ask every member and mix."""
+        states = [None] * len(self.members) if state is None else state
+        answers = [member(ids_BT, s) for member, s in zip(self.members, states, strict=True)]
+        log_p_KBTV = torch.stack([logits.log_softmax(dim=-1) for logits, _ in answers])
+        weights_K111 = self.get_buffer("weights_K")[:, None, None, None]
+        if self.mixing == "linear":
+            logits_BTV = torch.logsumexp(log_p_KBTV + weights_K111.log(), dim=0)
+        else:
+            logits_BTV = (log_p_KBTV * weights_K111).sum(dim=0)
+        return logits_BTV, tuple(state for _, state in answers)

@@ -1,0 +1,60 @@
+"""Score one model on the holdout while it goes on learning from what it has been scored on."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from charlm import encoding, params
+from charlm.cli import one_line_errors, progress
+from charlm.errors import UserError
+from charlm.files import write_json
+
+ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
+
+
+@click.command()
+@click.option("--model", "name", required=True, help="Entry under `adaptive` in params.yaml.")
+@one_line_errors
+def main(name: str) -> None:
+    """Write results/MODEL/adaptive.json: losses of validation, test and both, as one stream.
+
+    The model in models/MODEL/ stays as it is.
+
+    \b
+    Example:
+      python -m stages.adapt --model lstm
+    """
+    how = params.load().adapts(name)
+    train, validation, test = (encoding.load_split(ENCODED, split) for split in encoding.SPLITS)
+
+    import torch
+
+    from charlm import adaptive, checkpoint, evaluation
+    from charlm.models.base import start_torch
+
+    device = start_torch()
+    model, config = checkpoint.load(MODELS / name, device)
+    ids = np.concatenate([train[-1:], validation, test])
+    try:
+        with progress(len(ids) - 1, "char", f"{name} adaptive") as bar:
+            nats, correct = adaptive.adaptive(model, torch.tensor(ids).to(device), how, bar.update)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    first, sizes = len(validation), config.vocabulary.bytes_of_ids[ids[1:]]
+    parts = {"validation": slice(None, first), "test": slice(first, None), "holdout": slice(None)}
+    found = {
+        part: evaluation.summarise((nats[where], correct[where]), int(sizes[where].sum()))
+        for part, where in parts.items()
+    }
+    write_json(RESULTS / name / "adaptive.json", {"model": name, **how.model_dump(), **found})
+    leaf = found["holdout"]
+    click.echo(
+        f"{name}: holdout, adaptive: {leaf['nats_per_char']:.4f} nats, "
+        f"{leaf['bits_per_char']:.4f} bits per character",
+        err=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

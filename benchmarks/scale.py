@@ -43,7 +43,8 @@ import resource, subprocess, sys, time
 started = time.perf_counter()
 status = subprocess.run(sys.argv[1:]).returncode
 seconds = time.perf_counter() - started
-print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss)
 sys.exit(status)
 """
 
@@ -55,9 +56,10 @@ from charlm.vocabulary import Vocabulary
 folder = Path("data/encoded")
 parts = [encoding.load_split(folder, split) for split in encoding.SPLITS]
 size = len(Vocabulary.load(folder / "vocabulary.json"))
-started = time.perf_counter()
+started, used = time.perf_counter(), time.process_time()
 found = spectrum.streamed(parts, size, 5)
-print(time.perf_counter() - started, int(found[-1].how_many_K.sum()), sum(map(len, parts)))
+print(time.perf_counter() - started, time.process_time() - used)
+print(int(found[-1].how_many_K.sum()), sum(map(len, parts)))
 """
 
 
@@ -144,8 +146,11 @@ def write(path: Path, pieces: Iterator[bytes], size: int) -> None:
             missing -= file.write(next(pieces)[:missing])
 
 
-def run(folder: Path, *command: str) -> tuple[float, float, str]:
-    """Run Python in a folder; return its seconds, its peak memory in GB and what it printed."""
+def run(folder: Path, *command: str) -> tuple[dict[str, float], str]:
+    """Run Python in a folder; return what it took and what it printed.
+
+    Seconds of the processor say more than those of the clock where other work is running.
+    """
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     done = subprocess.run(
         [sys.executable, "-c", LAUNCHER, sys.executable, *command],
@@ -157,9 +162,11 @@ def run(folder: Path, *command: str) -> tuple[float, float, str]:
     if done.returncode:
         sys.exit(f"{' '.join(command)[:60]} failed")
     *output, last = done.stdout.splitlines()
-    seconds, peak = map(float, last.split())
+    seconds, processor, peak = map(float, last.split())
     # ru_maxrss counts kilobytes on Linux, bytes on macOS.
-    return seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e9, "\n".join(output)
+    peak *= 1 if sys.platform == "darwin" else 1024
+    taken = {"seconds": seconds, "processor_seconds": processor, "peak_gb": peak / 1e9}
+    return {key: round(value, 3) for key, value in taken.items()}, "\n".join(output)
 
 
 def measure(folder: Path, source: Path) -> dict[str, Any]:
@@ -177,13 +184,16 @@ def measure(folder: Path, source: Path) -> dict[str, Any]:
     os.link(source, folder / "data/raw/corpus.txt")
     found: dict[str, Any] = {"bytes": source.stat().st_size}
     for stage in ("encode", "entropy"):
-        seconds, peak, _ = run(folder, "-m", f"stages.{stage}")
-        found[stage] = {"seconds": round(seconds, 2), "peak_gb": round(peak, 3)}
-    _, peak, output = run(folder, "-c", COUNT_ALONE)
-    seconds, distinct, characters = map(float, output.split())
+        found[stage], _ = run(folder, "-m", f"stages.{stage}")
+    taken, output = run(folder, "-c", COUNT_ALONE)
+    seconds, processor, distinct, characters = map(float, output.split())
     found["characters"] = int(characters)
     found["distinct_5_grams"] = int(distinct)
-    found["count_to_5"] = {"seconds": round(seconds, 2), "peak_gb": round(peak, 3)}
+    found["count_to_5"] = {
+        "seconds": round(seconds, 2),
+        "processor_seconds": round(processor, 2),
+        "peak_gb": taken["peak_gb"],
+    }
     entropy = read_json(folder / "results/entropy.json")
     found["plug_in_conditional_bits"] = [
         round(row["estimates"]["plug_in"]["conditional_bits_per_char"], 4)

@@ -42,6 +42,11 @@ def training_seconds(root: Path, settings: params.Params) -> dict[str, float]:
         runs = experiment and client.search_runs([experiment.experiment_id], made, max_results=1)
         if runs:
             seconds[name] = round(runs[0].data.metrics["train_seconds"], 1)
+    for name, entry in settings.mixtures.items():
+        # A mixture has its members trained; finding its weights comes on top.
+        if {name, *entry.members} <= set(seconds):
+            members = sum(seconds[member] for member in entry.members)
+            seconds[name] = round(seconds[name] + members, 1)
     if not seconds:
         raise UserError("no MLflow run made the weights in models/: run `dvc repro --force` first")
     return seconds

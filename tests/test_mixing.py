@@ -97,9 +97,9 @@ def test_the_stage_mixes_what_is_there(tmp_path, monkeypatch, corpus_text):
     text = (PROJECT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(
         text.replace("    first: lstm\n", "    first: bigram\n").replace(
-            "# Documents that trained on all",
+            "# Scoring while learning",
             "  twice: {model: mixture, first: mixture, second: mlp, mixing: linear, block: 8,\n"
-            "          sampling: {}}\n\n# Documents that trained on all",
+            "          sampling: {}}\n\n# Scoring while learning",
         )
     )
     shutil.copy(PROJECT / "dvc.yaml", tmp_path)

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui sources-long compress
+.PHONY: help setup repro test lint smoke ui track torture sources-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -25,17 +25,24 @@ lint: setup  ## check style and types
 smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 	@python -m tests.workspace .smoke
 
+torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (15 minutes)
+	@python -m tests.torture
+	@python -m pytest -q --torture -n 0 tests/test_fuzz.py
+
 sources-long: setup  ## the published runs that take hours, those not recorded yet
 	@python -m charlm.check
 	@dvc repro --quiet encode
 	@python -m benchmarks.sources
 
-compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm)
-	@python -m charlm.compress holdout --model $(or $(MODEL),lstm)
+compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm ADAPTIVE=1)
+	@python -m charlm.compress holdout --model $(or $(MODEL),lstm) $(if $(ADAPTIVE),--adaptive)
 
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
 	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000) (Ctrl-C ends it)"
 	@mlflow ui --uvicorn-opts "--log-level warning" --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
+
+track: setup  ## give MLflow a run of each model that has none (restored, pulled, server away)
+	@python -m charlm.track
 
 setup: .venv/.installed  ## make .venv and install everything (the others call this)
 

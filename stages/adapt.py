@@ -26,7 +26,7 @@ def main(name: str) -> None:
       python -m stages.adapt --model lstm
     """
     how = params.load().adapts(name)
-    train, validation, test = (encoding.load_split(ENCODED, split) for split in encoding.SPLITS)
+    train, *holdout = (encoding.load_split(ENCODED, split) for split in encoding.SPLITS)
 
     import torch
 
@@ -35,13 +35,13 @@ def main(name: str) -> None:
 
     device = start_torch()
     model, config = checkpoint.load(MODELS / name, device)
-    ids = np.concatenate([train[-1:], validation, test])
+    past, targets = (torch.tensor(ids).to(device) for ids in (train, np.concatenate(holdout)))
     try:
-        with progress(len(ids) - 1, "char", f"{name} adaptive") as bar:
-            nats, correct = adaptive.adaptive(model, torch.tensor(ids).to(device), how, bar.update)
+        with progress(len(targets), "char", f"{name} adaptive") as bar:
+            nats, correct = adaptive.adaptive(model, past, targets, how, bar.update)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    first, sizes = len(validation), config.vocabulary.bytes_of_ids[ids[1:]]
+    first, sizes = len(holdout[0]), config.vocabulary.bytes_of_ids[targets.cpu().numpy()]
     parts = {"validation": slice(None, first), "test": slice(first, None), "holdout": slice(None)}
     found = {
         part: evaluation.summarise((nats[where], correct[where]), int(sizes[where].sum()))

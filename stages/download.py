@@ -6,6 +6,7 @@ import click
 
 from charlm import corpus, params
 from charlm.cli import one_line_errors, progress
+from charlm.errors import masked
 from charlm.files import project_root
 
 OUTPUT = Path("data/raw/corpus.txt")
@@ -35,7 +36,7 @@ def main() -> None:
             bar.update,
         )
     size = OUTPUT.stat().st_size
-    click.echo(f"corpus: {size:,} bytes from {source}, SHA-256 {digest}", err=True)
+    click.echo(f"corpus: {size:,} bytes from {masked(source)}, SHA-256 {digest}", err=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Score one model on every target of the holdout."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from charlm import encoding, params
 from charlm.cli import one_line_errors, progress
-from charlm.files import write_json
+from charlm.files import write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
+BEFORE, GUESSES = 1000, 5
+"""Characters of the holdout before the passage, for context; guesses shown for each of its own."""
+
 
 @click.command()
 @click.option("--model", "name", required=True, help="A folder of models/.")
@@ -25,14 +29,16 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 def main(name: str) -> None:
     """Write results/MODEL/metrics.json: windowed and streaming losses of each split.
 
-    A model that was trained on all of the text has no holdout: it is scored on all of it,
-    windowed, and what is written is called seen.
+    And passage.json: what the model expected at each character of a passage of the holdout. A model
+    that was trained on all of the text has no holdout: it is scored on all of it, windowed, and
+    what is written is called seen.
 
     \b
     Example:
       python -m stages.evaluate --model lstm
     """
-    params.load().entry(name)
+    settings = params.load()
+    settings.entry(name)
     splits = {split: encoding.load_split(ENCODED, split) for split in encoding.SPLITS}
 
     from charlm import checkpoint
@@ -51,6 +57,9 @@ def main(name: str) -> None:
             **metrics,
         },
     )
+    if config.trained_on == "train":
+        found = passage(model, config, splits, settings.passage, device)
+        write_text(RESULTS / name / "passage.json", json.dumps(found, ensure_ascii=False) + "\n")
     way, split = ("streaming", "holdout") if "streaming" in metrics else ("windowed", "seen")
     leaf = metrics[way][split]
     click.echo(
@@ -107,6 +116,40 @@ def score(
             for part, where in parts.items()
         }
         for way, (nats, correct) in ways.items()
+    }
+
+
+def passage(
+    model: "LanguageModel",
+    config: "Config",
+    splits: dict[str, encoding.Ids],
+    characters: int,
+    device: "torch.device",
+) -> dict[str, Any]:
+    """Return a passage of the holdout and what a trained model expected at each character.
+
+    Args:
+        model: in evaluation mode, on the device.
+        config: how it was made.
+        splits: ids of each split.
+        characters: of the passage; fewer if there are no more.
+        device: to compute on.
+    """
+    import torch
+
+    from charlm import evaluation
+
+    train, *held = splits.values()
+    ids = np.concatenate([train[-1:], *held])
+    start = min(BEFORE, max(0, len(ids) - 1 - characters))
+    taken = torch.tensor(ids[: start + characters + 1]).to(device)
+    bits, guesses, shares = evaluation.passage(model, taken, start, GUESSES)
+    symbols = config.symbols
+    return {
+        "text": "".join(symbols[place] for place in taken[start + 1 :].tolist()),
+        "bits": [round(value, 2) for value in bits.tolist()],
+        "guesses": ["".join(symbols[place] for place in row) for row in guesses.tolist()],
+        "percent": [[round(100 * share) for share in row] for row in shares.tolist()],
     }
 
 

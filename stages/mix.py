@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,11 @@ from charlm.cli import one_line_errors
 from charlm.errors import UserError
 from charlm.files import project_root, write_json
 from stages import evaluate, sample
+
+if TYPE_CHECKING:
+    from charlm.checkpoint import Config
+    from charlm.mixing import Floats
+    from charlm.models.base import LanguageModel
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -59,25 +65,7 @@ def main(name: str) -> None:
     kind = fit.best if entry.mixing == "best" else entry.mixing
     seconds = time.perf_counter() - started
 
-    config = checkpoint.Config(
-        model=entry.model,
-        block=entry.block,
-        trained_on=entry.trained_on,
-        symbols=symbols,
-        architecture={
-            "mixing": kind,
-            "members": [
-                {"model": of.model, "block": of.block, "architecture": of.architecture}
-                for _, of in loaded
-            ],
-        },
-        training={},
-        seeds={},
-    )
-    model = config.build()
-    for place, (member, _) in enumerate(loaded):
-        model.get_submodule(f"members.{place}").load_state_dict(member.state_dict())
-    model.register_buffer("weights_K", torch.tensor(fit.ways[kind][0], dtype=torch.float32))
+    model, config = together(entry, loaded, kind, fit.ways[kind][0])
     checkpoint.save(MODELS / name, model, config)
     write_json(RESULTS / name / "mixture.json", fit.table(entry.members, kind))
     tracker.finish(
@@ -95,6 +83,46 @@ def main(name: str) -> None:
     sample.main(
         ["--model", name, "--output", str(RESULTS / name / "sample.txt")], standalone_mode=False
     )
+
+
+def together(
+    entry: params.Mixed,
+    loaded: "list[tuple[LanguageModel, Config]]",
+    kind: str,
+    weights_K: "Floats",
+) -> "tuple[LanguageModel, Config]":
+    """Return a mixture, which holds copies of its members.
+
+    Args:
+        entry: of params.yaml.
+        loaded: its members and how they were made.
+        kind: linear or geometric.
+        weights_K: of the members.
+    """
+    import torch
+
+    from charlm import checkpoint
+
+    config = checkpoint.Config(
+        model=entry.model,
+        block=entry.block,
+        trained_on=entry.trained_on,
+        symbols=loaded[0][1].symbols,
+        architecture={
+            "mixing": kind,
+            "members": [
+                {"model": of.model, "block": of.block, "architecture": of.architecture}
+                for _, of in loaded
+            ],
+        },
+        training={},
+        seeds={},
+    )
+    model = config.build()
+    for place, (member, _) in enumerate(loaded):
+        model.get_submodule(f"members.{place}").load_state_dict(member.state_dict())
+    model.register_buffer("weights_K", torch.tensor(weights_K, dtype=torch.float32))
+    return model, config
 
 
 if __name__ == "__main__":

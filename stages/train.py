@@ -1,9 +1,13 @@
 """Train one model of the zoo."""
 
+import contextlib
 import csv
 import io
 import math
 import os
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +24,12 @@ from charlm.errors import UserError
 from charlm.files import project_root, write_json, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import torch
+
+    from charlm.budget import Training
+    from charlm.training import Point
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -31,65 +40,106 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 def main(name: str) -> None:
     """Train a model into models/MODEL/, its curve and activations into results/MODEL/.
 
-    The budget is the one of `scale` in params.yaml. The device is the best of this machine.
+    The budget is the one of `scale` in params.yaml. The device is the best of this machine. A
+    training that was stopped goes on where it was. Several processes share it under torchrun, or
+    with `processes` in params.yaml.
 
     \b
-    Example:
+    Examples:
       python -m stages.train --model lstm
+      torchrun --nproc-per-node 2 -m stages.train --model lstm
     """
     settings = params.load()
     entry = settings.model(name)
     splits = {split: encoding.load_split(ENCODED, split) for split in encoding.SPLITS}
     encoding.check_lengths({split: len(ids) for split, ids in splits.items()}, entry)
-    train(settings, entry, splits)
+    if settings.processes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        share(name, settings.processes)
+    else:
+        train(settings, entry, splits)
+
+
+def share(name: str, processes: int) -> None:
+    """Train by several processes of this machine, which torchrun starts."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", str(processes), "-m", "stages.train", "--model", name]
+    # Ctrl-C goes to all of them: they end by themselves, and this one after them.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    status = subprocess.run(torchrun).returncode
+    signal.signal(signal.SIGINT, handler)
+    if status:
+        sys.exit(status)
 
 
 def train(settings: params.Params, entry: params.Trained, splits: dict[str, encoding.Ids]) -> None:
     """Train one entry and write what it became; torch is imported only now, after all checks."""
     import torch
 
-    from charlm import activations, checkpoint, tracking, training
+    from charlm import activations, checkpoint, keeping, parallel, tracking, training
     from charlm.models.base import start_torch
     from charlm.vocabulary import Vocabulary
 
     budget, root = entry.training, project_root()
-    device = start_torch()
+    ranks, device = parallel.start(start_torch())
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
     config = checkpoint.Config.of(entry, vocabulary.symbols, settings.seeds)
     torch.manual_seed(settings.seeds.initialisation)
     model = config.build().to(device)
     ids = {split: torch.tensor(splits[split]).to(device) for split in splits}
     seen = torch.cat(list(ids.values())) if entry.trained_on == "all" else ids["train"]
-
-    tracker = tracking.Tracker(settings.corpus.name, root)
-    tracker.start(
-        entry.name,
-        {"entry": entry.name, "scale": settings.scale, "parameters": model.parameter_count}
-        | {key: value for key, value in asdict(config).items() if key != "symbols"},
-        {"device": device_name(device), "version.torch": torch.__version__},
-        {"name": settings.corpus.name, **encoding.describe(ENCODED)},
-    )
-    steps_in_all = budget.steps_on(len(seen))
-    per_step = (budget.batch or len(seen) - budget.block) * budget.block
-    flow = {"initial": activations.statistics(model, seen, budget.block)}
-    started = time.perf_counter()
+    surroundings = {"device": device_name(device), "version.torch": torch.__version__}
+    code = Path(keeping.__file__).parent.rglob("*.py")
+    files = sorted([*code, *ENCODED.glob("*.npy"), Path(__file__)])
+    identity = keeping.fingerprint([asdict(config), asdict(ranks), surroundings, *files])
+    kept = f"{entry.name}-{ranks.rank}" if ranks.rank else entry.name
+    keeper = keeping.Keeper(keeping.FOLDER / kept, identity, settings.checkpoint_every)
+    tracker = tracking.Tracker(settings.corpus.name, root, on=ranks.rank == 0)
     try:
-        with progress(steps_in_all * per_step, "char", entry.name) as bar:
-
-            def advance(steps: int, nats: float) -> None:
-                step = bar.n // per_step + steps
-                bar.set_postfix_str(f"step {step:,}/{steps_in_all:,}, {nats:.3f} nats", False)
-                bar.update(steps * per_step)
-
-            curve = training.fit(
-                model,
-                seen,
-                ids["validation"],
-                budget,
-                settings.seeds.training,
-                tracker.point,
-                advance,
+        with keeper:
+            snapshot = keeper.load()
+            if not ranks.agree(snapshot.content["step"] if snapshot else 0):
+                snapshot = None
+            if snapshot and ranks.rank == 0:
+                steps = snapshot.content["step"]
+                click.echo(f"{entry.name}: going on after step {steps:,}", err=True)
+            tracker.start(
+                entry.name,
+                {"entry": entry.name, "scale": settings.scale, "parameters": model.parameter_count}
+                | {key: value for key, value in asdict(config).items() if key != "symbols"},
+                surroundings | {"training.identity": identity},
+                {"name": settings.corpus.name, **encoding.describe(ENCODED)},
+                snapshot is not None,
             )
+            flow = {"initial": activations.statistics(model, seen, budget.block)}
+            started = time.perf_counter()
+            with watching(entry.name, budget, len(seen), ranks.rank == 0) as advance:
+                curve = training.fit(
+                    model,
+                    seen,
+                    ids["validation"],
+                    budget,
+                    settings.seeds.training,
+                    tracker.point,
+                    advance,
+                    snapshot,
+                    keeper,
+                    ranks,
+                )
+            seconds = time.perf_counter() - started
+            flow["trained"] = activations.statistics(model, seen, budget.block)
+            folder, results = MODELS / entry.name, RESULTS / entry.name
+            if ranks.rank == 0:
+                checkpoint.save(folder, model, config)
+                write_text(results / "curve.csv", table(curve))
+                write_json(results / "activations.json", flow)
+            # Nobody forgets before everything is written.
+            ranks.mean(0.0)
+            keeper.forget()
+    except keeping.Interrupted as stopped:
+        tracker.fail("KILLED")
+        if ranks.rank == 0:
+            click.echo(f"{entry.name}: {stopped}; `dvc repro` goes on from there", err=True)
+        sys.exit(stopped.status)
     except KeyboardInterrupt:
         tracker.fail("KILLED")
         raise
@@ -99,19 +149,12 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
     except BaseException:
         tracker.fail("FAILED")
         raise
-    seconds = time.perf_counter() - started
-    flow["trained"] = activations.statistics(model, seen, budget.block)
+    finally:
+        parallel.stop()
+    if ranks.rank:
+        return
     last = curve[-1]
-    rate = last.characters / seconds
-
-    folder, results = MODELS / entry.name, RESULTS / entry.name
-    checkpoint.save(folder, model, config)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(asdict(curve[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(point) for point in curve)
-    write_text(results / "curve.csv", table.getvalue())
-    write_json(results / "activations.json", flow)
+    rate = (last.characters - (snapshot.content["characters"] if snapshot else 0)) / seconds
     tracker.finish(
         {"train_seconds": seconds, "characters_per_second": rate, **tracking.flow_metrics(flow)},
         {"weights_sha256": tracking.weights_digest(folder)},
@@ -128,6 +171,32 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
         f"nats, {last.validation_nats / math.log(2):.4f} bits",
         err=True,
     )
+
+
+@contextlib.contextmanager
+def watching(
+    name: str, budget: "Training", characters: int, shown: bool
+) -> "Iterator[Callable[[int, float], None]]":
+    """Show the progress of a training on a text of so many characters; yield what moves it on."""
+    steps_in_all = budget.steps_on(characters)
+    per_step = (budget.batch or characters - budget.block) * budget.block
+    with progress(steps_in_all * per_step, "char", name, shown) as bar:
+
+        def advance(steps: int, nats: float) -> None:
+            step = bar.n // per_step + steps
+            bar.set_postfix_str(f"step {step:,}/{steps_in_all:,}, {nats:.3f} nats", False)
+            bar.update(steps * per_step)
+
+        yield advance
+
+
+def table(curve: "list[Point]") -> str:
+    """Return a loss curve as comma-separated values."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(asdict(curve[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(point) for point in curve)
+    return text.getvalue()
 
 
 def device_name(device: "torch.device") -> str:

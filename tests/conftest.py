@@ -1,4 +1,8 @@
+import os
 from pathlib import Path
+
+# Tests run in several processes: threads that fight for the same cores slow each other tenfold.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -10,6 +14,16 @@ from tests.workspace import PROJECT, encode_text
 # The same cases every time, and no time limit on a case: these machines are shared.
 hypothesis_settings.register_profile("charlm", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("charlm")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", action="store_true", help="run what `make torture` runs too")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the two files that take longest, so that no process is left alone with them."""
+    long = ("test_pipeline.py", "test_changes.py")
+    items.sort(key=lambda item: item.path.name not in long)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,13 @@ from torch.nn import functional
 
 from charlm import adaptive, evaluation
 from charlm.errors import UserError
+from charlm.models.base import CountingModel
 from charlm.params import Adaptive
 from tests.zoo import build
 
-HOW = Adaptive(every=5, learning_rate=0.5, clip=1.0)
-IDS = torch.randint(7, (48,), generator=torch.Generator().manual_seed(1))
+HOW = Adaptive(every=5, learning_rate=0.02, epsilon=1e-3, decay=0.01, statistics=20, recount=10)
+TEXT = torch.randint(7, (77,), generator=torch.Generator().manual_seed(1))
+PAST, IDS = TEXT[:30], TEXT[30:]
 
 
 def fresh(name="lstm"):
@@ -16,83 +18,104 @@ def fresh(name="lstm"):
     return build(name, 7, 8)[0]
 
 
-def logits(ids, how=HOW, of=adaptive.stretches):
-    return torch.cat([logits_SV for logits_SV, _ in of(fresh(), ids, how)])
+def changing(**changes):
+    return HOW.model_copy(update=changes)
 
 
-@pytest.mark.parametrize("t", [1, 4, 5, 6, 23, 46, 47])
-def test_no_prediction_rests_on_its_target_or_on_what_follows(t):
+def logits(ids, name="lstm", of=adaptive.stretches):
+    return torch.cat([logits_SV for logits_SV, _ in of(fresh(name), PAST, ids, HOW)])
+
+
+@pytest.mark.parametrize("name", ["lstm", "mixture"])
+@pytest.mark.parametrize("t", [0, 1, 4, 5, 6, 23, 45, 46])
+def test_no_prediction_rests_on_its_target_or_on_what_follows(name, t):
     """Change character t: every distribution up to that of t itself is bit for bit the same."""
     changed = IDS.clone()
     changed[t] = (changed[t] + 1) % 7
-    before, after = logits(IDS), logits(changed)
-    assert torch.equal(before[:t], after[:t])
+    before, after = logits(IDS, name), logits(changed, name)
+    assert torch.equal(before[: t + 1], after[: t + 1])
     if t < len(IDS) - 1:
-        assert not torch.equal(before[t:], after[t:])
+        assert not torch.equal(before[t + 1 :], after[t + 1 :])
 
 
 def test_a_leak_of_one_character_would_be_seen():
     """Learning from a stretch before it is scored is what the test above must catch."""
 
-    def leaking(model, ids, how):
-        for first in range(0, len(ids) - 1, how.every):
-            targets_S = ids[first + 1 : first + 1 + how.every]
-            inputs_S = ids[first : first + how.every][: len(targets_S)]
+    def leaking(model, past, ids, how):
+        for first in range(0, len(ids), how.every):
+            targets_S = ids[first : first + how.every]
+            inputs_S = torch.cat([past[-1:], ids])[first : first + len(targets_S)]
             loss = functional.cross_entropy(model(inputs_S[None])[0][0], targets_S)
-            weights = list(model.parameters())
-            adaptive._descend(weights, torch.autograd.grad(loss, weights), how)
+            with torch.no_grad():
+                for weight, slope in zip(
+                    model.parameters(),
+                    torch.autograd.grad(loss, list(model.parameters())),
+                    strict=True,
+                ):
+                    weight.sub_(how.learning_rate * slope)
             yield model(inputs_S[None])[0][0].detach(), targets_S
 
     changed = IDS.clone()
     changed[23] = (changed[23] + 1) % 7
-    assert not torch.equal(logits(IDS, of=leaking)[:23], logits(changed, of=leaking)[:23])
+    assert not torch.equal(logits(IDS, of=leaking)[:24], logits(changed, of=leaking)[:24])
 
 
 def test_a_step_of_nothing_is_streaming():
-    how = Adaptive(every=5, learning_rate=1e-30, clip=1.0)
-    nats, right = adaptive.adaptive(fresh(), IDS, how)
-    expected, correct = evaluation.streaming(fresh(), IDS)
+    nats, right = adaptive.adaptive(fresh(), PAST, IDS, changing(learning_rate=1e-30))
+    expected, correct = evaluation.streaming(fresh(), TEXT[29:])
     torch.testing.assert_close(nats, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(right, correct)
 
 
-def test_one_step_by_hand():
-    """Bigram logits of a row fall by the probabilities and rise at the target."""
-    model = fresh("bigram")
-    table = model.logits.weight.detach().clone()
-    list(
-        adaptive.stretches(
-            model, torch.tensor([2, 4]), Adaptive(every=1, learning_rate=0.5, clip=100.0)
-        )
-    )
-    gradient = torch.softmax(table[2], -1)
-    gradient[4] -= 1
-    table[2] -= 0.5 * gradient
-    torch.testing.assert_close(model.logits.weight.detach(), table)
+def test_two_steps_by_hand():
+    """A bigram, whose gradient is the probabilities less one at the target, in one row."""
+    model, how = fresh("bigram"), changing(every=1, learning_rate=0.5, statistics=2, decay=0.1)
+    trained = model.logits.weight.detach().clone()
+
+    def gradient(table, before, after):
+        found = torch.zeros_like(table)
+        found[before] = torch.softmax(table[before], -1)
+        found[before, after] -= 1
+        return found
+
+    # The statistics are of 3 -> 2 and 2 -> 5; 5 -> 4 and 4 -> 4 are scored.
+    scale = (gradient(trained, 3, 2) ** 2 + gradient(trained, 2, 5) ** 2).div(2).sqrt()
+    expected = trained.clone()
+    for before, after in ((5, 4), (4, 4)):
+        expected -= 0.5 * gradient(expected, before, after) / (scale + how.epsilon)
+        expected += (0.1 * scale / scale.mean()).clamp(max=1) * (trained - expected)
+    past, targets = torch.tensor([1, 3, 2, 5]), torch.tensor([4, 4])
+    list(adaptive.stretches(model, past, targets, how))
+    torch.testing.assert_close(model.logits.weight.detach(), expected)
 
 
-def test_a_gradient_is_clipped_to_its_norm():
-    weight = torch.nn.Parameter(torch.zeros(2))
-    adaptive._descend([weight], (torch.tensor([30.0, 40.0]),), HOW)
-    torch.testing.assert_close(weight.detach(), torch.tensor([-0.3, -0.4]))
+def test_counts_inside_are_fitted_again_on_what_was_scored(monkeypatch):
+    model, fitted = fresh("mixture"), []
+    (counts,) = (part for part in model.modules() if isinstance(part, CountingModel))
+    monkeypatch.setattr(counts, "fit", lambda ids: fitted.append(ids.clone()))
+    adaptive.adaptive(model, PAST, IDS, changing(recount=20))
+    assert [len(ids) for ids in fitted] == [50, 70]
+    assert torch.equal(fitted[1], TEXT[:70])
 
 
 def test_a_text_that_repeats_itself_is_learned():
-    ids = torch.tensor([0, 1, 2, 3] * 100)
+    past, ids = torch.randint(4, (100,)), torch.tensor([0, 1, 2, 3] * 100)
     static, _ = evaluation.streaming(fresh(), ids)
-    nats, _ = adaptive.adaptive(fresh(), ids, HOW)
+    nats, _ = adaptive.adaptive(fresh(), past, ids, changing(decay=0.0))
     assert nats[-100:].mean() < 0.5 * static[-100:].mean()
 
 
 @pytest.mark.parametrize("name", ["gpt", "mixture", "rnn", "mlp"])
 def test_models_of_every_kind_adapt(name):
-    nats, _ = adaptive.adaptive(fresh(name), IDS, HOW)
+    nats, _ = adaptive.adaptive(fresh(name), PAST, IDS, HOW)
     assert torch.isfinite(nats).all()
-    assert len(nats) == len(IDS) - 1
+    assert len(nats) == len(IDS)
 
 
-def test_counts_cannot_adapt_and_a_step_too_far_is_named():
+def test_what_cannot_be_is_refused_in_one_line():
     with pytest.raises(UserError, match="no weights that gradients could change"):
-        adaptive.adaptive(fresh("kneser_ney"), IDS, HOW)
-    with pytest.raises(UserError, match=r"its loss is (nan|inf) at character \d+: lower"):
-        adaptive.adaptive(fresh(), IDS, Adaptive(every=1, learning_rate=1e38, clip=1e38))
+        adaptive.adaptive(fresh("kneser_ney"), PAST, IDS, HOW)
+    with pytest.raises(UserError, match=r"its loss is (nan|inf): lower"):
+        adaptive.adaptive(fresh(), PAST, IDS, changing(every=1, learning_rate=1e38))
+    with pytest.raises(UserError, match="gradients need more than 5 characters of training"):
+        adaptive.adaptive(fresh(), PAST[:5], IDS, HOW)

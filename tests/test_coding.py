@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm import checkpoint, coding, compress
+from charlm import adaptive, checkpoint, coding, compress
 from charlm.errors import UserError
+from charlm.params import Adaptive
 from charlm.vocabulary import Vocabulary
 from tests.workspace import PROJECT
 from tests.zoo import SMOKE, build
@@ -74,6 +75,27 @@ def test_every_model_compresses_and_restores(name, text):
         assert 8 * (len(content) - coding.HEADER.size) == pytest.approx(
             bits.item(), abs=10, rel=0.001
         )
+
+
+@pytest.mark.parametrize("name", ["lstm", "mixture"])
+def test_a_model_that_learns_compresses_to_its_adaptive_loss(name):
+    """The decoder learns what the coder learned; who has learned already reads another text."""
+    past, text = LETTERS.encode("gfedcba" * 9).tolist(), "abacabadabacabae" * 12
+    how = Adaptive(every=5, learning_rate=0.01, epsilon=1e-3, decay=0.01, statistics=40, recount=20)
+    lessons, ids = coding.Lessons(past, how), LETTERS.encode(text).tolist()
+
+    def fresh():
+        torch.manual_seed(5)
+        return build(name, 7)[0]
+
+    model = fresh()
+    content = coding.compress(model, ids, past[-1], LETTERS, WEIGHTS, lessons=lessons)
+    assert coding.restore(fresh(), content, LETTERS, WEIGHTS, lessons=lessons) == text
+    nats, _ = adaptive.adaptive(fresh(), torch.tensor(past), torch.tensor(ids), how)
+    bits = nats.sum().item() / math.log(2)
+    assert 8 * (len(content) - coding.HEADER.size) == pytest.approx(bits, abs=10, rel=0.002)
+    with pytest.raises(UserError, match="damaged"):
+        coding.restore(model, content, LETTERS, WEIGHTS, lessons=lessons)
 
 
 def test_the_number_of_threads_is_given_back():

@@ -95,3 +95,18 @@ def test_the_published_holdout_is_111540_targets(corpus_ids):
     assert len(nats) == 111_540
     whole = functional.cross_entropy(model(ids[None, :-1].long())[0][0], ids[1:].long())
     assert nats.mean().item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lstm", "bigram", "kneser_ney"])
+def test_a_passage_costs_what_streaming_says_and_shows_the_best_guesses(name):
+    model, _ = build(name, VOCABULARY, 8)
+    ids = torch.randint(VOCABULARY, (31,))
+    nats, right = evaluation.streaming(model, ids)
+    bits, guesses, shares = evaluation.passage(model, ids, 10, 5)
+    assert bits.shape == (20,)
+    assert guesses.shape == shares.shape == (20, 5)
+    torch.testing.assert_close(bits * math.log(2), nats[10:], rtol=1e-5, atol=1e-6)
+    # Symbols may be equally likely: the first guess has the best probability all the same.
+    torch.testing.assert_close(shares[right[10:], 0], 2 ** -bits[right[10:]])
+    assert (shares.diff(dim=1) <= 0).all()
+    assert (shares.sum(1) <= 1 + 1e-9).all()

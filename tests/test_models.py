@@ -195,9 +195,53 @@ def test_gpt_encodes_the_newer_half_again_when_the_block_is_full(block):
 
 def test_lstm_carries_hidden_and_cell_state():
     model, _ = build("lstm")
-    _, (hidden, cell) = model(torch.randint(VOCABULARY, (3, 5)))
+    ids_BT = torch.randint(VOCABULARY, (3, 5))
+    _, ((hidden, cell), last) = model(ids_BT)
     width = SMOKE.model("lstm").architecture["hidden"]
     assert hidden.shape == cell.shape == (1, 3, width)
+    assert torch.equal(last, ids_BT[:, -1:])
+
+
+def lstm(**changes):
+    architecture = {**SMOKE.model("lstm").architecture, **changes}
+    return models.build("lstm", VOCABULARY, 1, architecture)
+
+
+@pytest.mark.parametrize("rows", [VOCABULARY**2, 64, 1])
+def test_lstm_knows_pairs_in_any_number_of_rows(rows):
+    """What follows a pair rests on it, what came before does not."""
+    model = lstm(pair_rows=rows)
+    assert len(model.pairs.weight) == rows
+    assert not model.pairs.weight.any()
+    with torch.no_grad():
+        model.pairs.weight.copy_(torch.randn_like(model.pairs.weight))
+    ids_BT = torch.tensor([[5, 7, 5, 7, 9], [5, 7, 6, 7, 9]])
+    logits_BTV, _ = model(ids_BT)
+    torch.testing.assert_close(logits_BTV[0, :2], logits_BTV[1, :2])
+    assert not torch.allclose(logits_BTV[0, 2], logits_BTV[1, 2])
+
+
+def test_lstm_gives_each_pair_its_row():
+    model = lstm(pair_rows=VOCABULARY**2)
+    model(torch.tensor([[5, 7, 5, 7, 9]]))[0].sum().backward()
+    touched = model.pairs.weight.grad.abs().sum(1).nonzero()[:, 0].tolist()
+    assert touched == sorted(a * VOCABULARY + b for a, b in {(0, 5), (5, 7), (7, 5), (7, 9)})
+
+
+def test_lstm_with_empty_pairs_is_torchs_lstm():
+    model = lstm()
+    ids_BT = torch.randint(VOCABULARY, (3, 5))
+    hidden_BTH, _ = model.lstm(model.embedding(ids_BT))
+    assert torch.equal(model(ids_BT)[0], model.output(hidden_BTH))
+
+
+def test_lstm_drops_inputs_and_outputs_in_training_only():
+    ids_BT = torch.randint(VOCABULARY, (3, 9))
+    for part in ("dropout", "input_dropout"):
+        model = lstm(**{part: 0.5})
+        assert not torch.equal(model(ids_BT)[0], model(ids_BT)[0])
+        model.eval()
+        assert torch.equal(model(ids_BT)[0], model(ids_BT)[0])
 
 
 def test_detach_reaches_every_tensor_of_a_state():

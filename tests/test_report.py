@@ -106,9 +106,15 @@ def result(name, nats, sample="ROMEO: hello", *, counted=False, mixture=None, ad
     activations = {
         when: {"nats_per_char": 4.2, "layers": LAYERS} for when in ("initial", "trained")
     }
+    passage = {
+        "text": "Go <b>\n",
+        "bits": [0.5, 9.0, 1.0, 2.0, 3.0, 0.0, 4.0],
+        "guesses": ["G<", "ox", " n", "<b", "bB", "> ", "\n "],
+        "percent": [[70, 3]] * 7,
+    }
     if counted or mixture:
-        return report.Result(name, metrics, sample, [], None, mixture, None)
-    return report.Result(name, metrics, sample, curve, activations, None, adaptive)
+        return report.Result(name, metrics, sample, passage, [], None, mixture, None)
+    return report.Result(name, metrics, sample, passage, curve, activations, None, adaptive)
 
 
 RESULTS = [result("worse", 2.0), result("better", 1.0), result("middle", 1.2)]
@@ -214,8 +220,21 @@ def test_the_table_of_sources_shows_verdicts_and_never_pretends():
 
 def test_a_sample_stays_text():
     html = page([*RESULTS, result("evil", 3.0, "<script>alert(1)</script>")])
-    assert "<script>" not in html
+    assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_a_passage_shows_what_each_character_cost_and_stays_text():
+    html = page()
+    # 9 bits are as strong as 8; the text of a corpus is no markup, here and in what scripts read.
+    assert '<span style="--a:0.65">o</span>' in html
+    assert '<span style="--a:0.16">&lt;</span>' in html
+    assert "<b>" not in html[html.index('id="passage"') :][:600]
+    found = re.search(r'id="expected">(.*?)</script>', html, re.DOTALL).group(1)
+    assert "<" not in found
+    passages = json.loads(found)
+    assert list(passages) == ["better", "middle", "worse"]
+    assert passages["better"]["text"] == "Go <b>\n"
 
 
 def test_missing_results_are_named(tmp_path):
@@ -227,6 +246,7 @@ def test_results_are_read(tmp_path):
     (tmp_path / "curve.csv").write_text("step,validation_nats\n0,4.5\n10,3.5\n")
     (tmp_path / "sample.txt").write_text("a\r\nb", newline="")
     (tmp_path / "metrics.json").write_text(json.dumps({"parameters": 3}))
+    (tmp_path / "passage.json").write_text(json.dumps({"text": "a"}))
     (tmp_path / "activations.json").write_text(json.dumps({"initial": {}}))
     read = report.read_result(tmp_path, trained=True, mixed=False, adapts=False)
     assert read.curve[1] == {"step": 10.0, "validation_nats": 3.5}

@@ -60,6 +60,18 @@ def test_only_matrices_decay():
     assert all(p.dim() == 1 for p in groups[1]["params"])
 
 
+def test_bfloat16_is_of_products_alone_and_float32_where_it_is_not_native(monkeypatch):
+    left, right = torch.randn(64, 64), torch.randn(64, 64)
+    cpu = torch.device("cpu")
+    for native in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda n=native: n)
+        with training.arithmetic("bfloat16", cpu):
+            assert (left @ right).dtype == (torch.bfloat16 if native else torch.float32)
+            assert (left + right).dtype == torch.float32
+        with training.arithmetic("float32", cpu):
+            assert (left @ right).dtype == torch.float32
+
+
 @pytest.mark.parametrize("name", SMOKE.models)
 def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
     plan = budget(name, steps=6, validate_every=3, validation_characters=256)
@@ -196,6 +208,7 @@ def test_training_does_not_load_the_compiler():
 @pytest.mark.parametrize("name", ["mlp", "rnn", "lstm"])
 def test_the_optimizers_are_torchs_own(name, corpus_ids):
     plan = budget(name, steps=5, validate_every=5, validation_characters=256, clip=None)
+    plan = plan.model_copy(update={"precision": "float32"})
     torch.manual_seed(1)
     ours = build(name, plan)
     theirs = copy.deepcopy(ours).train()

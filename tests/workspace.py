@@ -1,6 +1,8 @@
 """A copy of the project to run in: `python -m tests.workspace FOLDER` runs it at scale smoke."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,12 @@ from ruamel.yaml import YAML
 from charlm import encoding, params
 
 PROJECT = Path(__file__).resolve().parent.parent
-TINY = {"scale": "smoke", "adaptive__lstm__every": 2000, "adaptive__mixture__every": 2000}
+TINY = {
+    "scale": "smoke",
+    "adaptive__lstm__every": 2000,
+    "adaptive__mixture__every": 2000,
+    "adaptive__mixture__recount": 100_000,
+}
 """What makes a run of the whole graph short."""
 
 
@@ -103,11 +110,35 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
     return done
 
 
+def committed(folder: Path) -> None:
+    """Make a copy a repository, run its whole graph and commit what came of it."""
+    run(folder, "git", "init", "-q")
+    for key, value in (("user.name", "A Newcomer"), ("user.email", "new@example.org")):
+        run(folder, "git", "config", key, value)
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "-qm", "state")
+
+
+def stages_run(folder: Path, *arguments: str) -> list[str]:
+    """Run `dvc repro` in a copy and return the stages that ran."""
+    output = run(folder, "dvc", "repro", *arguments).stdout
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def metrics(folder: Path, name: str) -> dict[str, Any]:
+    """Return a copy's evaluation of a model."""
+    content: dict[str, Any] = json.loads((folder / "results" / name / "metrics.json").read_text())
+    return content
+
+
 def main(folder: Path) -> None:
     """Run the whole graph from nothing, showing what it shows."""
     shutil.rmtree(folder, ignore_errors=True)
     copy_project(folder, **TINY)
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    # Models this small lose more by waiting for a second thread than they gain.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.perf_counter()
     for command in (["dvc", "repro"], [sys.executable, "-m", "charlm.summary"]):
         subprocess.run(command, cwd=folder, check=True)

@@ -26,6 +26,7 @@ class Training(Schema):
     final_learning_rate: Rate
     clip: PositiveRate | None
     stop_below: PositiveRate | None
+    precision: Literal["float32", "bfloat16"]
     validate_every: Positive
     validation_characters: Positive
 

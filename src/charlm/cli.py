@@ -31,8 +31,14 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def progress(total: int, unit: str, title: str) -> "tqdm[Any]":
+def progress(total: int, unit: str, title: str, shown: bool = True) -> "tqdm[Any]":
     """Return a progress bar on standard error, shown on a terminal only."""
     return tqdm(
-        total=total, unit=unit, desc=title, unit_scale=True, disable=None, leave=False, delay=0.5
+        total=total,
+        unit=unit,
+        desc=title,
+        unit_scale=True,
+        disable=None if shown else True,
+        leave=False,
+        delay=0.5,
     )

@@ -22,16 +22,22 @@ import json
 import platform
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm.adaptive import Learner
 from charlm.errors import UserError
-from charlm.models.base import LanguageModel, State
+from charlm.models.base import LanguageModel, State, detach
 from charlm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from charlm.params import Adaptive
 
 PRECISION = 24
 TOP, LOWEST = 1 << 64, 1 << 56
@@ -119,19 +125,55 @@ class Decoder:
         return symbol
 
 
+@dataclass(frozen=True)
+class Lessons:
+    """How a model learns from the text that is coded, as adaptive scoring does.
+
+    Attributes:
+        past: ids of the text that it was trained on; the last stands before the text's first.
+        how: the step and how often it is taken.
+    """
+
+    past: Sequence[int]
+    how: "Adaptive"
+
+
 class _Predictor:
     """One character a call, for coder and decoder alike, so that sums keep their order."""
 
-    def __init__(self, model: LanguageModel, first: int) -> None:
+    def __init__(self, model: LanguageModel, first: int, lessons: Lessons | None) -> None:
         self._model = model
+        self._text = [first] if lessons is None else list(lessons.past)
+        self._before = len(self._text)
+        self._how = None if lessons is None else lessons.how
         self._state: State = None
-        self.learn(first)
+        # Where the stretch began that is learned from once it is full.
+        self._began, self._behind = len(self._text), self._state
+        if self._how is not None:
+            self._learner = Learner(model, torch.tensor(self._text), self._how)
+        self._predict()
 
     @torch.no_grad()
+    def _predict(self) -> None:
+        logits_BTV, self._state = self._model(torch.tensor([self._text[-1:]]), self._state)
+        self.sizes_V = frequencies(logits_BTV[0, -1])
+
     def learn(self, symbol: int) -> None:
         """Read a character; `sizes_V` are then the frequencies of the next."""
-        logits_BTV, self._state = self._model(torch.tensor([[symbol]]), self._state)
-        self.sizes_V = frequencies(logits_BTV[0, -1])
+        self._text.append(symbol)
+        if self._how is not None and len(self._text) - self._began == self._how.every:
+            self._adapt(self._how.every)
+        self._predict()
+
+    def _adapt(self, every: int) -> None:
+        """Learn from the stretch that is full, as scoring does, and go on from its end."""
+        stretch = torch.tensor(self._text[-every - 1 :])
+        logits_BTV, self._state = self._model(stretch[None, :-1], self._behind)
+        self._state = self._behind = detach(self._state)
+        self._learner.step(logits_BTV[0], stretch[1:])
+        self._began = len(self._text)
+        scored = self._began - self._before
+        self._learner.count(torch.tensor(self._text), scored)
 
 
 @contextlib.contextmanager
@@ -153,6 +195,7 @@ def compress(
     vocabulary: Vocabulary,
     weights: str,
     advance: Callable[[int], object] = lambda count: None,
+    lessons: Lessons | None = None,
 ) -> bytes:
     """Return a text as bytes, header included.
 
@@ -163,8 +206,9 @@ def compress(
         vocabulary: of the model.
         weights: SHA-256 of the model's weights, in hexadecimal.
         advance: called with 1 for each character.
+        lessons: how the model learns on the way, which changes it; None if it stays as it is.
     """
-    coder, predictor, text = Encoder(), _Predictor(model, first), []
+    coder, predictor, text = Encoder(), _Predictor(model, first, lessons), []
     for symbol in ids:
         coder.put(int(predictor.sizes_V[:symbol].sum()), int(predictor.sizes_V[symbol]))
         text.append(symbol)
@@ -191,6 +235,7 @@ def restore(
     vocabulary: Vocabulary,
     weights: str,
     advance: Callable[[int], object] = lambda count: None,
+    lessons: Lessons | None = None,
 ) -> str:
     """Return the text that `compress` was given; arguments as there.
 
@@ -207,7 +252,8 @@ def restore(
         )
     if first >= len(vocabulary):
         raise UserError("it is damaged: its first character is not in the vocabulary")
-    coder, predictor, ids = Decoder(content[HEADER.size :]), _Predictor(model, first), []
+    coder, ids = Decoder(content[HEADER.size :]), []
+    predictor = _Predictor(model, first, lessons)
     for _ in range(count):
         ids.append(coder.get(predictor.sizes_V))
         predictor.learn(ids[-1])

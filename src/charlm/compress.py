@@ -36,35 +36,50 @@ def main() -> None:
 
 @main.command()
 @model_option
+@click.option(
+    "--adaptive", is_flag=True, help="Learn on the way, as `adaptive` in params.yaml says."
+)
 @one_line_errors
-def holdout(name: str) -> None:
+def holdout(name: str, adaptive: bool) -> None:
     """Compress the holdout, restore it, compare both and the size with the model's loss.
 
     \b
-    Example:
+    Examples:
       python -m charlm.compress holdout --model lstm
+      python -m charlm.compress holdout --model mixture --adaptive
     """
     from charlm import coding, encoding
 
-    params.load().entry(name)
+    settings = params.load()
+    settings.entry(name)
+    how = settings.adapts(name) if adaptive else None
     train, *held = (encoding.load_split(ENCODED, split) for split in encoding.SPLITS)
     if not len(train):
         raise UserError("the training split is empty: nothing comes before the holdout")
     metrics = read_json(RESULTS / name / "metrics.json")
     if "streaming" not in metrics:
         raise UserError(f"{name} was trained on all of the text: it has no holdout")
-    model, vocabulary, weights = load(name)
+    leaves = metrics["streaming"]
+    lessons = None
+    if how is not None:
+        leaves = read_json(RESULTS / name / "adaptive.json")
+        lessons = coding.Lessons(train.tolist(), how)
     ids = [int(symbol) for split in held for symbol in split]
     with progress(2 * len(ids), "char", f"{name}: compressing and restoring") as bar:
-        content = coding.compress(model, ids, int(train[-1]), vocabulary, weights, bar.update)
-        restored = coding.restore(model, content, vocabulary, weights, bar.update)
+        model, vocabulary, weights = load(name)
+        first = int(train[-1])
+        content = coding.compress(model, ids, first, vocabulary, weights, bar.update, lessons)
+        # What has learned is not what it was.
+        model, *_ = load(name)
+        restored = coding.restore(model, content, vocabulary, weights, bar.update, lessons)
     text = vocabulary.decode(ids)
     if restored != text:
         raise UserError("the text did not come back as it was: please report this")
-    bits, reported = 8 * len(content), metrics["streaming"]["holdout"]["bits_per_char"]
+    bits, reported = 8 * len(content), leaves["holdout"]["bits_per_char"]
     expected = reported * len(ids)
+    way = f"{name}, learning on the way" if adaptive else name
     click.echo(
-        f"{name}: {len(text.encode()):,} bytes to {len(content):,}, header included, and back, "
+        f"{way}: {len(text.encode()):,} bytes to {len(content):,}, header included, and back, "
         f"byte for byte\n"
         f"{bits / len(ids):.4f} bits per character; its loss says {reported:.4f} "
         f"({bits / expected - 1:+.3%})\n"

@@ -92,6 +92,30 @@ def log_probabilities(model: LanguageModel, ids: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+@torch.no_grad()
+def passage(
+    model: LanguageModel, ids: Tensor, start: int, guesses: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a model expected at each character of a passage; the state is carried.
+
+    Args:
+        model: in evaluation mode, on the device of the ids.
+        ids: the first input, the characters before the passage, and the passage.
+        start: targets before the passage.
+        guesses: how many of the likeliest symbols to return.
+
+    Returns:
+        bits that each of the P characters of the passage costs (P); ids of the likeliest symbols
+        before it was known, the likeliest first (P x guesses); and their probabilities.
+    """
+    logits_BTV, _ = model(ids[None, :-1].long())
+    log_p_PV = logits_BTV[0, start:].cpu().double().log_softmax(dim=-1)
+    targets_P1 = ids[start + 1 :].cpu().long()[:, None]
+    best = log_p_PV.topk(min(guesses, log_p_PV.shape[1]), dim=-1)
+    bits_P = -log_p_PV.gather(1, targets_P1)[:, 0] / math.log(2)
+    return bits_P, best.indices, best.values.exp()
+
+
 def _windows(
     model: LanguageModel,
     ids: Tensor,

@@ -27,6 +27,9 @@ from charlm.schema import (
 AnySchema = TypeVar("AnySchema", bound=Schema)
 AnyEntry = TypeVar("AnyEntry", bound=Schema)
 SCALES = ("smoke", "quick", "full")
+LONGEST = 1000
+"""Characters of a message."""
+
 NAME = "[a-z][a-z0-9_]{0,63}"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -157,7 +160,10 @@ class Adaptive(Schema):
 
     every: Positive
     learning_rate: PositiveRate
-    clip: PositiveRate
+    epsilon: PositiveRate
+    decay: Rate
+    statistics: Positive
+    recount: Positive
 
 
 class Params(Schema):
@@ -168,6 +174,9 @@ class Params(Schema):
     split: Split
     entropy: Entropy
     seeds: Seeds
+    processes: Positive
+    checkpoint_every: PositiveRate
+    passage: Annotated[int, Field(ge=1, le=5000)]
     sampling: Sampling
     models: dict[str, Trained]
     counted: dict[str, Counting]
@@ -269,6 +278,15 @@ def parse(content: Any, where: str) -> Params:
     Raises:
         UserError: the first thing that is wrong, in one line.
     """
+    try:
+        return _parse(content, where)
+    except UserError as error:
+        # Keys and values may hold anything, and any amount of it.
+        line = " ".join(str(error).split())
+        raise UserError(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...") from None
+
+
+def _parse(content: Any, where: str) -> Params:
     if not isinstance(content, dict):
         raise UserError(f"{where}: must be a mapping with {', '.join(Params.model_fields)}")
     entries = content.get("models", {})
@@ -303,6 +321,13 @@ def parse(content: Any, where: str) -> Params:
         },
         lambda key: f"{where}: {key}",
     )
+    for name, trained in settings.models.items():
+        batch = trained.training.batch
+        if batch is not None and batch < settings.processes:
+            raise UserError(
+                f"{where}: processes: {settings.processes} processes cannot share batches of "
+                f"{batch} sequences (models.{name}.{trained.scale})"
+            )
     known = list(settings.models)
     for section in ("counted", "mixtures"):
         for name, entry in getattr(settings, section).items():

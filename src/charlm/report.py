@@ -52,6 +52,7 @@ class Result:
         name: entry of the zoo.
         metrics: content of metrics.json.
         sample: the drawn text.
+        passage: content of passage.json.
         curve: rows of curve.csv as numbers; none if the model counts instead of being trained.
         activations: content of activations.json; None likewise.
         mixture: content of mixture.json; None if the model is not mixed of others.
@@ -61,6 +62,7 @@ class Result:
     name: str
     metrics: dict[str, Any]
     sample: str
+    passage: dict[str, Any]
     curve: list[dict[str, float]]
     activations: dict[str, Any] | None
     mixture: dict[str, Any] | None
@@ -93,7 +95,8 @@ def read_result(folder: Path, *, trained: bool, mixed: bool, adapts: bool) -> Re
     activations = read_json(folder / "activations.json") if trained else None
     mixture = read_json(folder / "mixture.json") if mixed else None
     adaptive = read_json(folder / "adaptive.json") if adapts else None
-    return Result(folder.name, metrics, sample, curve, activations, mixture, adaptive)
+    passage = read_json(folder / "passage.json")
+    return Result(folder.name, metrics, sample, passage, curve, activations, mixture, adaptive)
 
 
 def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, Any]]:
@@ -212,6 +215,7 @@ def page(
         machine=machine,
         scale=scale,
         uniform=math.log2(entropy["symbols"]),
+        passages={result.name: result.passage for result in ordered},
         curves=_svg(_draw_curves(ordered), "curves"),
         ladder=_svg(_draw_ladder(rows, entropy), "ladder"),
         start=_svg(_draw_start(ordered, math.log(entropy["symbols"])), "start"),

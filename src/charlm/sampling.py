@@ -35,7 +35,10 @@ def restrict(
     # A tiny temperature must not overflow: the likeliest symbol's logit is made 0 first.
     logits_BV = logits_BV.double()
     logits_BV = (logits_BV - logits_BV.max(dim=-1, keepdim=True).values) / temperature
-    probs_BV, order_BV = torch.softmax(logits_BV, dim=-1).sort(dim=-1, descending=True, stable=True)
+    probs_BV = torch.softmax(logits_BV, dim=-1)
+    if top_k is None and top_p is None:
+        return probs_BV
+    probs_BV, order_BV = probs_BV.sort(dim=-1, descending=True, stable=True)
     if top_k is not None:
         probs_BV[:, top_k:] = 0
     if top_p is not None:
@@ -45,7 +48,7 @@ def restrict(
     return torch.zeros_like(probs_BV).scatter(-1, order_BV, probs_BV)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def draw(
     model: LanguageModel,
     prompt_T: Tensor,

@@ -9,6 +9,7 @@ stream gives every order. Time is linear in the text, but for one look at it a r
 Shapes: N characters, G distinct n-grams, K different counts.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ ROOM_BYTES = 1280 << 20
 
 CHUNK = 1 << 17
 """Characters that codes are computed of at a time: they stay in the processor's cache."""
+
+SAMPLED = 16
+"""Of so many chunks one is looked at to find ranges."""
+
+MARGIN = 0.05
+"""Share of the room that ranges leave free, because they are found by a sample."""
 
 SORTED_CHUNK = 1 << 20
 """Sorted codes that are counted at a time."""
@@ -229,11 +236,19 @@ def _tail(parts: Sequence[NDArray[np.integer]], order: int) -> list[int]:
     return ids
 
 
-def chunks(parts: Sequence[NDArray[np.integer]], order: int) -> Iterator[NDArray[np.integer]]:
-    """Yield a text in chunks that share order - 1 characters, so that each n-gram is in one."""
+def chunks(
+    parts: Sequence[NDArray[np.integer]], order: int, every: int = 1
+) -> Iterator[NDArray[np.integer]]:
+    """Yield a text in chunks that share order - 1 characters, so that each n-gram is in one.
+
+    Args:
+        parts: the text in pieces.
+        order: n.
+        every: only one of so many chunks is yielded, for a sample.
+    """
     before = parts[0][:0]
     for part in parts:
-        for start in range(0, len(part), CHUNK):
+        for start in range(0, len(part), CHUNK * every):
             stop = min(start + CHUNK, len(part))
             new: NDArray[Any] = part[start:stop]
             if isinstance(part, np.memmap) and part.filename is not None:
@@ -248,11 +263,13 @@ def chunks(parts: Sequence[NDArray[np.integer]], order: int) -> Iterator[NDArray
 
 def _codes(ids: NDArray[np.integer], vocabulary: int, order: int, kind: type) -> Codes:
     """Return the code of each n-gram of a chunk."""
+    # Converted once: an addition of unlike types would convert a few elements at a time.
+    symbols: Codes = ids.astype(kind)
     count = len(ids) - order + 1
-    codes: Codes = ids[:count].astype(kind)
+    codes = symbols[:count].copy()
     for place in range(1, order):
         codes *= kind(vocabulary)
-        codes += ids[place : place + count]
+        codes += symbols[place : place + count]
     return codes
 
 
@@ -264,15 +281,22 @@ def _ranges(
     room: int,
     total: int,
 ) -> list[tuple[int, int]]:
-    """Return ranges of codes, first and last, that hold at most `room` n-grams where possible."""
+    """Return ranges of codes, first and last, that hold about as many n-grams as there is room for.
+
+    How many that is, a part of the text says. A range that holds more than the room is counted in
+    pieces.
+    """
     last = vocabulary**order - 1
     if total <= room:
         return [(0, last)]
     shift = max(0, last.bit_length() - BINS.bit_length() + 1)
-    held = np.zeros(BINS, dtype=np.int64)
-    for ids in chunks(parts, order):
+    held = np.zeros(BINS)
+    for ids in chunks(parts, order, SAMPLED):
         codes = _codes(ids, vocabulary, order, kind)
         held += np.bincount((codes >> kind(shift)).astype(np.int64), minlength=BINS)
+    held *= total / held.sum()
+    # As equal as can be, with a margin for what the sample cannot know.
+    room = int(total / math.ceil(total / (room * (1 - MARGIN))) * (1 + MARGIN / 2))
     ranges, first, inside = [], 0, 0
     for place in range(BINS):
         if inside and held[place] and inside + held[place] > room:

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from charlm.errors import masked
 from charlm.files import read_json
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Client:
         self._root = root
         self._run_id = ""
         self._pending: list[tuple[str, float, int, int]] = []
+        self._known: set[int] = set()
         self._flushed = time.monotonic()
         self._guard(self._connect)
 
@@ -75,25 +77,31 @@ class Client:
         parameters: dict[str, Any],
         tags: dict[str, str],
         dataset: dict[str, str],
+        goes_on: bool = False,
     ) -> None:
-        """Open a run.
+        """Open a run, or again the run of the same training that did not end.
 
         Args:
             name: of the run.
             parameters: nested mappings are flattened with dots.
-            tags: beside those for commit, stage, experiment and versions, which are added here.
+            tags: beside those for commit, stage, experiment and versions, which are added here. By
+                `training.identity`, if it is there, the run of before is found.
             dataset: name, digest and source of the corpus.
+            goes_on: whether the training goes on from a snapshot. A run that nobody closed is then
+                its own, because a snapshot has one training at a time.
         """
-        self._guard(lambda client: self._start(client, name, parameters, tags, dataset))
+        self._guard(lambda client: self._start(client, name, parameters, tags, dataset, goes_on))
 
     def point(self, step: int, values: dict[str, float], stamp: int) -> None:
-        """Add metrics of one step; they are sent together every few seconds.
+        """Add metrics of one step, if the run has none of it; they are sent every few seconds.
 
         Args:
             step: optimiser steps taken.
             values: by name.
             stamp: when they were measured, in milliseconds since 1970.
         """
+        if step in self._known:
+            return
         self._pending += [(key, value, stamp, step) for key, value in values.items()]
         too_many = len(self._pending) > MAX_METRICS - len(values)
         if too_many or time.monotonic() - self._flushed > FLUSH_S:
@@ -107,6 +115,21 @@ class Client:
         """Close the run as FAILED or KILLED."""
         if self._run_id:
             self._guard(lambda client: self._fail(client, status))
+
+    @property
+    def works(self) -> bool:
+        """Whether nothing went wrong so far."""
+        return self._client is not None
+
+    def knows(self, weights: str) -> bool:
+        """Return whether a run made these weights.
+
+        Args:
+            weights: digest of the model's weights.
+        """
+        found: list[Any] = []
+        self._guard(lambda client: found.extend(self._made(client, weights)))
+        return bool(found)
 
     def attach(self, weights: str, metrics: dict[str, float], files: list[Path]) -> None:
         """Add the results of later stages to the newest run that made these weights, once.
@@ -153,10 +176,21 @@ class Client:
         parameters: dict[str, Any],
         tags: dict[str, str],
         dataset: dict[str, str],
+        goes_on: bool,
     ) -> None:
         from mlflow.entities import Dataset, DatasetInput, Param
 
         tags = {**_surroundings(self._root), **tags}
+        if "training.identity" in tags:
+            wanted = f"tags.`training.identity` = '{tags['training.identity']}'"
+            found = client.search_runs([self._experiment_id], wanted, max_results=1)
+            open_ones = ("KILLED", "FAILED", *(["RUNNING"] if goes_on else []))
+            if found and found[0].info.status in open_ones:
+                self._run_id = found[0].info.run_id
+                client.update_run(self._run_id, status="RUNNING")
+                points = client.get_metric_history(self._run_id, "validation_nats")
+                self._known = {point.step for point in points}
+                return
         run = client.create_run(self._experiment_id, tags=tags, run_name=name)
         self._run_id = run.info.run_id
         flat = [Param(key, str(value)) for key, value in _flatten(parameters)]
@@ -195,9 +229,7 @@ class Client:
     def _attach(
         self, client: "MlflowClient", weights: str, metrics: dict[str, float], files: list[Path]
     ) -> None:
-        runs = client.search_runs(
-            [self._experiment_id], f"tags.weights_sha256 = '{weights}'", max_results=1
-        )
+        runs = self._made(client, weights)
         content = b"\0".join(file.read_bytes() for file in files)
         digest = hashlib.sha256(content).hexdigest()
         # A model that DVC restored from its cache was trained in no run of this database.
@@ -207,6 +239,11 @@ class Client:
         for file in files:
             client.log_artifact(run_id, str(file), "results")
         _log(client, run_id, metrics, {"results_sha256": digest})
+
+    def _made(self, client: "MlflowClient", weights: str) -> list[Any]:
+        """Return the newest run that made these weights, if there is one."""
+        made = f"tags.weights_sha256 = '{weights}'"
+        return list(client.search_runs([self._experiment_id], made, max_results=1))
 
 
 class Tracker:
@@ -218,12 +255,16 @@ class Tracker:
     Args:
         experiment: name of the MLflow experiment, made if it does not exist.
         root: the project's root.
+        on: without it nothing is tracked.
     """
 
-    def __init__(self, experiment: str, root: Path) -> None:
+    def __init__(self, experiment: str, root: Path, on: bool = True) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        if not on:
+            return
         source = str(Path(__file__).parent.parent)
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-        self._process: subprocess.Popen[str] | None = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
             encoding="utf-8",
@@ -239,17 +280,14 @@ class Tracker:
         parameters: dict[str, Any],
         tags: dict[str, str],
         dataset: dict[str, str],
+        goes_on: bool = False,
     ) -> None:
         """Open a run; arguments as in `Client.start`."""
-        self._send("start", name, parameters, tags, dataset)
+        self._send("start", name, parameters, tags, dataset, goes_on)
 
     def point(self, point: "Point") -> None:
         """Add a point of the loss curve."""
-        values = asdict(point)
-        step = values.pop("step")
-        del values["characters"]
-        for kind in ("train", "validation"):
-            values[f"{kind}_bits"] = values[f"{kind}_nats"] / math.log(2)
+        step, values = point_metrics(asdict(point))
         self._send("point", step, values, int(time.time() * 1000))
 
     def finish(self, metrics: dict[str, float], tags: dict[str, str], files: list[Path]) -> None:
@@ -309,7 +347,7 @@ def _serve(lines: IO[str]) -> None:
 
 
 def _warn(reason: str) -> None:
-    line = " ".join(reason.split())[:300]
+    line = masked(" ".join(reason.split()))[:300]
     print(f"warning: MLflow tracking is off from here on: {line}", file=sys.stderr)
 
 
@@ -371,6 +409,14 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def point_metrics(row: dict[str, float]) -> tuple[int, dict[str, float]]:
+    """Return a point of a loss curve, a row of curve.csv, as a step and MLflow metrics."""
+    values = {key: value for key, value in row.items() if key not in ("step", "characters")}
+    for kind in ("train", "validation"):
+        values[f"{kind}_bits"] = values[f"{kind}_nats"] / math.log(2)
+    return int(row["step"]), values
 
 
 def evaluation_metrics(path: Path) -> dict[str, float]:

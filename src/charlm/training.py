@@ -4,10 +4,12 @@ Shapes: B batch, T time, N length of a split.
 """
 
 import inspect
+import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from torch.nn import functional
 
 from charlm import batches
 from charlm.errors import UserError
+from charlm.keeping import Keeper, Snapshot
 from charlm.models.base import LanguageModel, State, detach
+from charlm.parallel import ALONE, Ranks
 
 if TYPE_CHECKING:
     from charlm.budget import Training
@@ -98,6 +102,36 @@ def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.
     return type(kind.__name__, (kind,), bare)
 
 
+@dataclass
+class _Progress:
+    """Where a training stands: what its loop counts, and the curve so far."""
+
+    step: int = 0
+    characters: int = 0
+    nats: float = 0.0
+    steps_since: int = 0
+    curve: list[Point] = field(default_factory=list)
+
+
+def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which a model predicts: products of matrices in a precision.
+
+    Weights, their gradients and the optimiser stay in float32. A device that does not compute in
+    bfloat16 itself computes in float32.
+
+    Args:
+        precision: float32 or bfloat16.
+        device: that the model is on.
+    """
+    if device.type == "cpu":
+        able = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    else:
+        able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if precision == "bfloat16" and able:
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
 def fit(
     model: LanguageModel,
     train_N: Tensor,
@@ -106,6 +140,9 @@ def fit(
     seed: int,
     report: Callable[[Point], None] = lambda point: None,
     advance: Callable[[int, float], None] = lambda steps, nats: None,
+    snapshot: Snapshot | None = None,
+    keeper: Keeper | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[Point]:
     """Train a model in place and return its loss curve.
 
@@ -115,48 +152,74 @@ def fit(
         validation_N: ids of the validation split, on the same device.
         budget: how to train, and for how many steps.
         seed: of the batches and of dropout.
-        report: called with each point of the curve as soon as it is known.
+        report: called with each point of the curve as soon as it is known; with those of before, if
+            the training goes on from a snapshot.
         advance: called now and then with the steps taken since the last call and the mean
             training loss over them, for a progress display. This mean is also what `stop_below`
             looks at.
+        snapshot: where to go on from; what is then trained has the same bytes as without it.
+        keeper: takes snapshots.
+        ranks: which part of each batch is this process's.
 
     Raises:
-        UserError: the loss is not a finite number; nothing is returned then.
+        UserError: the loss is not a finite number; the last snapshot is as it was.
+        Interrupted: a signal asked for an end; a snapshot was taken.
     """
     steps = budget.steps_on(len(train_N))
     generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + ranks.rank)
     optimizer = make_optimizer(model, budget)
     stream = batches.KINDS[budget.batches](train_N, budget.batch, budget.block, generator)
     carry = budget.batches == "streams"
     show_every = max(1, min(100, budget.validate_every // 10))
-    curve: list[Point] = []
     state: State = None
     losses: list[Tensor] = []
-    nats, characters, steps_since = 0.0, 0, 0
+    done = _Progress()
+    if snapshot is not None:
+        state = _restore(snapshot, model, optimizer, done)
+        # Batches depend on the generator alone, so that drawing them again leads to the same place.
+        for _ in range(done.step):
+            next(stream)
+        for point in done.curve:
+            report(point)
+        advance(done.step, done.curve[-1].train_nats)
 
     def add_point(step: int, mean_nats: float, batch_nats: float, rate: float) -> None:
         point = Point(
             step,
-            characters,
+            done.characters,
             mean_nats,
             batch_nats,
             estimate(model, validation_N, budget.block, budget.validation_characters),
             rate,
         )
-        curve.append(point)
+        done.curve.append(point)
         report(point)
 
+    def stop_if_not_finite(nats: float, rate: float) -> None:
+        if not math.isfinite(nats):
+            raise UserError(
+                f"the training loss is {nats} at step {done.step} (learning rate {rate:.3g}): "
+                "nothing was saved; lower learning_rate or clip"
+            )
+
     model.train()
-    for step in range(steps):
+    predict = ranks.wrap(model)
+    weights = next(model.parameters())
+    precision = arithmetic(budget.precision, weights.device)
+    for step in range(done.step, steps):
         rate = learning_rate_at(step, steps, budget)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        inputs_BT, targets_BT, fresh = next(stream)
-        logits_BTV, state = model(inputs_BT, state if carry and not fresh else None)
-        loss = functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+        batch = next(stream)
+        (inputs_BT, targets_BT, fresh), weight = ranks.share(batch)
+        with precision:
+            logits_BTV, state = predict(inputs_BT, state if carry and not fresh else None)
+        logits_NV = logits_BTV.flatten(0, 1).to(weights.dtype)
+        loss = weight * functional.cross_entropy(logits_NV, targets_BT.flatten())
         if step == 0:
-            add_point(0, float(loss.detach()), float(loss.detach()), rate)
+            first = ranks.mean(float(loss.detach()))
+            add_point(0, first, first, rate)
         state = detach(state) if carry else None
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -166,29 +229,91 @@ def fit(
             optimizer.step()
         # Losses stay on their device until they are shown, so that a GPU never waits for Python.
         losses.append(loss.detach())
-        steps_since += 1
-        characters += targets_BT.numel()
-        last = step + 1 == steps
-        validates = last or (step + 1) % budget.validate_every == 0
-        if len(losses) == show_every or validates:
-            total = float(torch.stack(losses).cpu().double().sum())
-            mean = total / len(losses)
-            if not math.isfinite(mean):
-                raise UserError(
-                    f"the training loss is {mean} at step {step + 1} (learning rate {rate:.3g}): "
-                    "nothing was saved; lower learning_rate or clip"
-                )
-            advance(len(losses), mean)
-            last = last or (budget.stop_below is not None and mean < budget.stop_below)
-            nats += total
-            losses.clear()
+        done.step += 1
+        done.steps_since += 1
+        done.characters += batch.targets_BT.numel()
+        last = done.step == steps
+        validates = last or done.step % budget.validate_every == 0
+        if len(losses) < show_every and not validates:
+            continue
+        total = ranks.mean(float(torch.stack(losses).cpu().double().sum()))
+        mean = total / len(losses)
+        stop_if_not_finite(mean, rate)
+        advance(len(losses), mean)
+        last = last or (budget.stop_below is not None and mean < budget.stop_below)
+        done.nats += total
+        losses.clear()
         if validates or last:
-            add_point(step + 1, nats / steps_since, float(loss.detach()), rate)
-            nats, steps_since = 0.0, 0
+            mean_nats = done.nats / done.steps_since
+            add_point(done.step, mean_nats, ranks.mean(float(loss.detach())), rate)
+            done.nats, done.steps_since = 0.0, 0
         if last:
             break
+        if keeper is not None and ranks.any(keeper.due):
+            for parameter in model.parameters():
+                stop_if_not_finite(float(parameter.detach().sum()), rate)
+            keeper.save(_snapshot(model, optimizer, state, done))
     model.eval()
-    return curve
+    return done.curve
+
+
+def _snapshot(
+    model: LanguageModel, optimizer: torch.optim.Optimizer, state: State, done: _Progress
+) -> Snapshot:
+    """Return all that the loop needs to go on, between two steps."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for place, parameter in enumerate(model.parameters()):
+        # SGD without momentum remembers nothing.
+        for name, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{place}.{name}"] = value
+    parts: list[Tensor] = []
+    content = {**asdict(done), "state": _shape(state, parts)}
+    tensors |= {f"state.{place}": tensor for place, tensor in enumerate(parts)}
+    tensors["random.cpu"] = torch.get_rng_state()
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    return Snapshot(tensors, content)
+
+
+def _restore(
+    snapshot: Snapshot, model: LanguageModel, optimizer: torch.optim.Optimizer, done: _Progress
+) -> State:
+    """Put everything back as it was, and return the carried state."""
+    content, tensors = snapshot.content, snapshot.tensors
+    device = next(model.parameters()).device
+    model.load_state_dict(
+        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    )
+    parameters = list(model.parameters())
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, place, key = name.split(".")
+            optimizer.state[parameters[int(place)]][key] = tensor.to(device)
+    torch.set_rng_state(tensors["random.cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    done.step, done.characters = content["step"], content["characters"]
+    done.nats, done.steps_since = content["nats"], content["steps_since"]
+    done.curve[:] = [Point(**point) for point in content["curve"]]
+    parts = (tensors[f"state.{place}"].to(device) for place in itertools.count())
+    return _filled(content["state"], parts)
+
+
+def _shape(state: State, parts: list[Tensor]) -> Any:
+    """Return a state's form as JSON can say it; its tensors go to `parts`, in order."""
+    if isinstance(state, Tensor):
+        parts.append(state)
+        return "tensor"
+    return [_shape(part, parts) for part in state] if isinstance(state, tuple) else state
+
+
+def _filled(shape: Any, parts: Iterator[Tensor]) -> State:
+    """Return the state of a form, with its tensors taken from `parts`."""
+    if shape == "tensor":
+        return next(parts)
+    return tuple(_filled(part, parts) for part in shape) if isinstance(shape, list) else shape
 
 
 @torch.no_grad()

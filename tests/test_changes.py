@@ -1,0 +1,185 @@
+"""The real graph again, a small zoo at scale smoke, as its users change it."""
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.workspace import TINY, change, committed, copy_project, run, stages_run
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory, corpus_path) -> Path:
+    """Two models and a reproduction, run once and committed, in a folder with a space."""
+    folder = tmp_path_factory.mktemp("another project") / "charlm"
+    copy_project(folder, ("bigram", "mlp"), scale="smoke", corpus__sources=[str(corpus_path)])
+    committed(folder)
+    return folder
+
+
+def test_a_reproduction_follows_its_entry_and_comes_back_from_the_cache(pipeline):
+    change(pipeline, models__mlp__smoke__steps=20)
+    assert {"train@mlp", "reproduce@mlp_all"} <= set(stages_run(pipeline))
+    change(pipeline, models__mlp__smoke__steps=200)
+    assert stages_run(pipeline) == ["evaluate@mlp", "sources", "report"]
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
+def test_mlflow_is_brought_in_line_with_the_files(pipeline, tmp_path):
+    """Another server gets every run once; the one that has them gets none."""
+    assert "3 models, 0 runs added" in run(pipeline, "python", "-m", "charlm.track").stderr
+    uri = f"sqlite:///{tmp_path / 'other.db'}"
+    command = ("env", f"MLFLOW_TRACKING_URI={uri}", "python", "-m", "charlm.track")
+    assert "3 runs added: mlp, bigram, mlp_all" in run(pipeline, *command).stderr
+    assert "3 models, 0 runs added" in run(pipeline, *command).stderr
+
+    from mlflow import MlflowClient
+
+    there, here = MlflowClient(uri), MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
+    found = []
+    for client in (there, here):
+        experiment = client.get_experiment_by_name("tinyshakespeare")
+        runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'mlp'")
+        found.append((client, runs[0]))
+    (_, added), (_, logged) = found
+    assert len(runs) == 1
+    assert added.info.status == "FINISHED"
+    clock = {"train_seconds", "characters_per_second"}
+    assert added.data.metrics == {k: v for k, v in logged.data.metrics.items() if k not in clock}
+    curves = [
+        [(m.step, m.value) for m in client.get_metric_history(of.info.run_id, "validation_nats")]
+        for client, of in found
+    ]
+    assert curves[0] == curves[1]
+    assert {f.path for f in there.list_artifacts(added.info.run_id)} == {"model", "results"}
+
+
+def test_an_own_corpus_is_a_dependency(pipeline):
+    own = pipeline / "own.txt"
+    own.write_text("To be, or not to be. " * 300)
+    change(pipeline, corpus__path="own.txt")
+    assert stages_run(pipeline, "encode") == ["download", "encode"]
+    own.write_text("Ay, there's the rub. " * 300)
+    assert stages_run(pipeline, "encode") == ["download", "encode"]
+    assert (pipeline / "data/raw/corpus.txt").read_text() == own.read_text()
+    change(pipeline, corpus__path="data/none")
+    assert stages_run(pipeline) == []
+    own.unlink()
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
+def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, tmp_path):
+    """One corpus lies anywhere and is named in full, the other lies in the project."""
+    text = (pipeline / "data/raw/corpus.txt").read_text()
+    outside, inside = tmp_path / "outside.txt", pipeline / "inside.txt"
+    outside.write_text(text[:20_000])
+    inside.write_text(text[20_000:50_000])
+    run(pipeline, "git", "add", "inside.txt")
+    for name, path in (("outside", str(outside)), ("inside", "inside.txt")):
+        overrides = ["~models.mlp", "~reproductions.mlp_all"]
+        overrides += [f"corpus.path={path}", f"corpus.name={name}"]
+        flags = [word for override in overrides for word in ("-S", override)]
+        run(pipeline, "dvc", "exp", "run", "--queue", "-n", name, *flags)
+    run(pipeline, "dvc", "queue", "start", "-j", "2")
+    deadline = time.monotonic() + 240
+    while re.search("Queued|Running", status := run(pipeline, "dvc", "queue", "status").stdout):
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    assert status.count("Success") == 2, status
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
+    for name in ("outside", "inside"):
+        experiment = client.get_experiment_by_name(name)
+        (found,) = client.search_runs([experiment.experiment_id])
+        assert found.data.tags["dvc.experiment"] == name
+        assert found.data.metrics["streaming.test.nats_per_char"] > 0
+    shown = json.loads(run(pipeline, "dvc", "exp", "show", "--json").stdout)
+    assert {e["name"] for e in shown[1]["experiments"]} == {"outside", "inside"}
+
+
+UNIGRAM = '''"""Unigram: how often each symbol occurs, whatever came before it."""
+
+import torch
+from torch import Tensor, nn
+
+from charlm.models.base import LanguageModel, State
+from charlm.schema import PositiveRate, Schema
+
+
+class Architecture(Schema):
+    """How large the first weights are."""
+
+    start: PositiveRate
+
+
+class Model(LanguageModel):
+    """One weight a symbol."""
+
+    context_length = 1
+
+    def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.logits_V = nn.Parameter(torch.randn(vocabulary_size) * architecture.start)
+
+    def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The same logits everywhere."""
+        return self.logits_V.expand(*ids_BT.shape, -1), None
+'''
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
+def test_a_further_model_takes_one_file_and_one_entry(pipeline):
+    """As CONTRIBUTING says: nothing else is touched, nothing else is trained."""
+    (pipeline / "src/charlm/models/unigram.py").write_text(UNIGRAM)
+    bigram = YAML(typ="safe", pure=True).load(pipeline / "params.yaml")["models"]["bigram"]
+    entry = {**bigram, "model": "unigram", "architecture": {"start": 0.1}, "sampling": {}}
+    change(pipeline, models__unigram=entry)
+    ran = stages_run(pipeline)
+    assert ran == ["train@unigram", "evaluate@unigram", "sample@unigram", "sources", "report"]
+    rows = json.loads((pipeline / "reports/leaderboard.json").read_text())
+    found = next(row for row in rows if row["model"] == "unigram")
+    assert found["parameters"] == 65
+    assert 3.0 < found["streaming"]["holdout"]["nats_per_char"] < 4.3
+    assert "<h3>unigram</h3>" in (pipeline / "reports/report.html").read_text()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tinyshakespeare")
+    (run_found,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'unigram'")
+    assert "streaming.holdout.nats_per_char" in run_found.data.metrics
+
+
+JAPANESE = "春はあけぼの。やうやう白くなりゆく山際、\r\nすこしあかりて、紫だちたる雲\r\n"
+
+
+def test_any_corpus_works_or_is_refused_in_one_line(pipeline, tmp_path):
+    """Japanese with CRLF: the prompts of params.yaml cannot be spelt, and that is no reason."""
+    folder = copy_project(tmp_path / "copy", ("lstm",), **TINY)
+    (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    own = folder / "own.txt"
+    own.write_bytes((JAPANESE * 150).encode())
+    change(folder, corpus__path="own.txt")
+    done = run(folder, "dvc", "repro")
+    assert "beginning at the first symbol, '\\n'" in done.stderr
+    sample = (folder / "results/lstm/sample.txt").read_bytes().decode()
+    assert set(
+        sample.replace("=== sample 1 of 2 ===", "").replace("=== sample 2 of 2 ===", "")
+    ) <= (set(JAPANESE) | {"\n"})
+    rows = json.loads((folder / "reports/leaderboard.json").read_text())
+    bits = rows[0]["streaming"]["holdout"]
+    assert bits["bits_per_char"] < math.log2(len(set(JAPANESE)))
+    found = json.loads((folder / "results/lstm/metrics.json").read_text())["streaming"]["holdout"]
+    assert found["bits_per_byte"] < 0.7 * found["bits_per_char"]
+    table = json.loads((folder / "reports/sources.json").read_text())
+    assert "another corpus" in table["verdicts"]
+    own.write_text("To be, or not to be, that is the question. " * 7)
+    done = run(folder, "dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert re.search(r"Error: the \w+ split has \d+ characters, but \w+ needs at", done.stderr)
+    assert "Traceback" not in done.stderr

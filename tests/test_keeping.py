@@ -10,7 +10,7 @@ import torch
 from charlm import keeping, models, training
 from charlm.errors import UserError
 from charlm.keeping import Interrupted, Keeper, Snapshot
-from tests.torture import killed_again_and_again, trainable, trained
+from tests.torture import trainable
 from tests.workspace import at_scale
 
 SMOKE = at_scale("smoke")
@@ -145,12 +145,6 @@ def test_snapshots_are_taken_at_the_interval(tmp_path):
         assert keeper.due
         keeper.save(Snapshot({}, {"step": 1}))
         assert not keeper.due
-
-
-def test_a_training_killed_at_random_ends_in_the_same_bytes(tmp_path, corpus_path):
-    """Real processes, SIGKILL; `make torture` does it to every kind of model."""
-    folder = trainable(tmp_path / "copy", ["lstm"], corpus_path, models__lstm__smoke__steps=100)
-    assert killed_again_and_again(folder, *trained("lstm"), kills=2, seed=0) >= 1
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn

@@ -316,6 +316,12 @@ def test_a_missing_key_says_where_it_belongs(content):
     assert message(content) == "params.yaml: seeds: missing"
 
 
+def test_a_misspelled_key_is_named_rather_than_the_missing_one(content):
+    content["sampling"]["temprature"] = content["sampling"].pop("temperature")
+    expected = "params.yaml: sampling.temprature: unknown key 'temprature' (did you mean 'temper"
+    assert message(content).startswith(expected)
+
+
 def test_every_key_is_needed(content):
     """There is no default outside params.yaml: without any one key the file is refused."""
 

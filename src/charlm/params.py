@@ -522,7 +522,9 @@ def _validate(schema: type[AnySchema], values: Any, locate: Callable[[str], str]
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        # A misspelled key is missing too, but it is the misspelling that wants mending.
+        first = next((of for of in found if of["type"] == "extra_forbidden"), found[0])
         location, message = first["loc"], first["msg"].removeprefix("Value error, ")
         key = ""
         for part in location:

@@ -4,12 +4,12 @@ BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui track torture sources-long compress
+.PHONY: help setup repro test lint smoke ui track torture sweep sources-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-repro: setup  ## run the pipeline (20 minutes on two cores, seconds if nothing changed)
+repro: setup  ## run the pipeline (16 minutes on two cores, seconds if nothing changed)
 	@python -m charlm.check
 	@dvc repro
 	@python -m charlm.summary
@@ -27,7 +27,10 @@ smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 
 torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (15 minutes)
 	@python -m tests.torture
-	@python -m pytest -q --torture -n 0 tests/test_fuzz.py
+	@python -m pytest -q --torture -n 0 tests/test_fuzz.py tests/test_everywhere.py
+
+sweep: setup  ## 24 experiments by four workers over one MLflow database: none lost, none doubled (5 minutes)
+	@python -m tests.sweep
 
 sources-long: setup  ## the published runs that take hours, those not recorded yet
 	@python -m charlm.check

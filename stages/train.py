@@ -73,13 +73,19 @@ def share(name: str, processes: int) -> None:
 
 def train(settings: params.Params, entry: params.Trained, splits: dict[str, encoding.Ids]) -> None:
     """Train one entry and write what it became; torch is imported only now, after all checks."""
+    from charlm import tracking
+
+    # MLflow is imported by a process beside this one while torch is imported here.
+    first = os.environ.get("RANK", "0") == "0"
+    tracker = tracking.Tracker(settings.corpus.name, project_root(), on=first)
+
     import torch
 
-    from charlm import activations, checkpoint, keeping, parallel, tracking, training
+    from charlm import activations, checkpoint, keeping, parallel, training
     from charlm.models.base import start_torch
     from charlm.vocabulary import Vocabulary
 
-    budget, root = entry.training, project_root()
+    budget = entry.training
     ranks, device = parallel.start(start_torch())
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
     config = checkpoint.Config.of(entry, vocabulary.symbols, settings.seeds)
@@ -93,7 +99,6 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
     identity = keeping.fingerprint([asdict(config), asdict(ranks), surroundings, *files])
     kept = f"{entry.name}-{ranks.rank}" if ranks.rank else entry.name
     keeper = keeping.Keeper(keeping.FOLDER / kept, identity, settings.checkpoint_every)
-    tracker = tracking.Tracker(settings.corpus.name, root, on=ranks.rank == 0)
     try:
         with keeper:
             snapshot = keeper.load()
@@ -179,7 +184,7 @@ def watching(
 ) -> "Iterator[Callable[[int, float], None]]":
     """Show the progress of a training on a text of so many characters; yield what moves it on."""
     steps_in_all = budget.steps_on(characters)
-    per_step = (budget.batch or characters - budget.block) * budget.block
+    per_step = budget.characters_a_step(characters)
     with progress(steps_in_all * per_step, "char", name, shown) as bar:
 
         def advance(steps: int, nats: float) -> None:

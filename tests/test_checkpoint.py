@@ -1,6 +1,10 @@
+import hashlib
 import json
+import random
+import struct
 
 import pytest
+import safetensors.torch
 import torch
 
 from charlm import checkpoint, models
@@ -70,3 +74,44 @@ def test_a_config_of_another_shape_is_refused(folder, change):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=r"config\.json is damaged"):
         load(folder)
+
+
+def sealed(folder, content):
+    """Write weights that somebody made up, and the digest that belongs to them."""
+    (folder / checkpoint.WEIGHTS).write_bytes(content)
+    path = folder / checkpoint.CONFIG
+    digest = {checkpoint.DIGEST: hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | digest))
+
+
+def test_any_flipped_bit_is_found(folder):
+    whole = (folder / checkpoint.WEIGHTS).read_bytes()
+    chance = random.Random(1)
+    for _ in range(60):
+        place, bit = chance.randrange(len(whole)), chance.randrange(8)
+        content = bytearray(whole)
+        content[place] ^= 1 << bit
+        (folder / checkpoint.WEIGHTS).write_bytes(content)
+        with pytest.raises(UserError, match=r"weights\.safetensors (is damaged|does not fit)"):
+            load(folder)
+
+
+def test_a_header_that_promises_too_much_is_refused(folder):
+    whole = (folder / checkpoint.WEIGHTS).read_bytes()
+    for size in (2**63, 2**40, len(whole), 0):
+        sealed(folder, struct.pack("<Q", size) + whole[8:])
+        with pytest.raises(UserError, match="is damaged"):
+            load(folder)
+
+
+def test_missing_additional_and_misshapen_tensors_are_refused(folder):
+    tensors = safetensors.torch.load((folder / checkpoint.WEIGHTS).read_bytes())
+    first = next(iter(tensors))
+    for changed in (
+        {name: tensor for name, tensor in tensors.items() if name != first},
+        tensors | {"../../evil": torch.zeros(1)},
+        tensors | {first: torch.zeros(2, 2)},
+    ):
+        sealed(folder, safetensors.torch.save(changed))
+        with pytest.raises(UserError, match=r"does not fit config\.json"):
+            load(folder)

@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from charlm import params, report, sources
+from tests import licences
 from tests.workspace import PROJECT
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
@@ -120,6 +121,10 @@ def test_the_lock_pins_every_version_for_every_platform():
     lines = (PROJECT / "requirements.lock").read_text().splitlines()
     assert "torch==2.13.0" in lines
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+
+
+def test_the_licences_of_all_pinned_packages_are_listed():
+    assert (PROJECT / "docs/licences.md").read_text() == licences.table() + "\n"
 
 
 def test_the_result_table_is_the_committed_leaderboard():

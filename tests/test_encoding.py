@@ -113,13 +113,13 @@ def test_an_interrupted_encoding_leaves_whole_files_only(tmp_path, settings):
 
 @pytest.mark.parametrize(
     ("name", "split", "enough"),
-    [("gpt", "train", 65), ("lstm", "train", 17 * 32), ("gpt", "test", 65)],
+    [("gpt", "train", 65), ("lstm", "train", 33 * 64), ("gpt", "test", 65)],
 )
 def test_short_splits_are_refused_with_the_numbers(settings, name, split, enough):
     lengths = dict.fromkeys(encoding.SPLITS, 10_000)
     entry = settings.models[name]
     encoding.check_lengths(lengths | {split: enough}, entry)
-    with pytest.raises(UserError, match=f"{split} split has {enough - 1} characters, but {name}"):
+    with pytest.raises(UserError, match=f"{split} split has {enough - 1:,} characters, but {name}"):
         encoding.check_lengths(lengths | {split: enough - 1}, entry)
 
 
@@ -129,3 +129,16 @@ def test_missing_and_damaged_ids_are_named(tmp_path):
     (tmp_path / "train.npy").write_bytes(b"not an array")
     with pytest.raises(UserError, match=r"train\.npy is damaged"):
         encoding.load_split(tmp_path, "train")
+
+
+def test_a_flipped_bit_of_the_ids_is_found(tmp_path):
+    encode_text("To be, or not to be, that is the question.", tmp_path)
+    path = tmp_path / "train.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"train\.npy is damaged \(its SHA-256"):
+        encoding.load_split(tmp_path, "train")
+    (tmp_path / encoding.DIGESTS).write_text("[]")
+    with pytest.raises(UserError, match=r"validation\.npy is damaged"):
+        encoding.load_split(tmp_path, "validation")

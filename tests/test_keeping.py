@@ -172,4 +172,4 @@ def test_ctrl_c_keeps_says_so_and_goes_on(tmp_path, corpus_path):
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
     steps = [m.step for m in client.get_metric_history(found.info.run_id, "validation_nats")]
-    assert sorted(steps) == [0, *range(50, 801, 50)]
+    assert sorted(steps) == [0, *range(25, 801, 25)]

@@ -196,7 +196,7 @@ def test_gpt_encodes_the_newer_half_again_when_the_block_is_full(block):
 def test_lstm_carries_hidden_and_cell_state():
     model, _ = build("lstm")
     ids_BT = torch.randint(VOCABULARY, (3, 5))
-    _, ((hidden, cell), last) = model(ids_BT)
+    _, (((hidden, cell),), last) = model(ids_BT)
     width = SMOKE.model("lstm").architecture["hidden"]
     assert hidden.shape == cell.shape == (1, 3, width)
     assert torch.equal(last, ids_BT[:, -1:])
@@ -231,14 +231,52 @@ def test_lstm_gives_each_pair_its_row():
 def test_lstm_with_empty_pairs_is_torchs_lstm():
     model = lstm()
     ids_BT = torch.randint(VOCABULARY, (3, 5))
-    hidden_BTH, _ = model.lstm(model.embedding(ids_BT))
+    hidden_BTH, _ = model.layers[0](model.embedding(ids_BT))
     assert torch.equal(model(ids_BT)[0], model.output(hidden_BTH))
 
 
-def test_lstm_drops_inputs_and_outputs_in_training_only():
+def test_the_head_of_lstm_reads_every_layer():
+    model = lstm(layers=3)
+    ids_BT = torch.randint(VOCABULARY, (3, 5))
+    first_BTH, _ = model.layers[0](model.embedding(ids_BT))
+    second_BTH, _ = model.layers[1](first_BTH)
+    third_BTH, _ = model.layers[2](second_BTH)
+    read = torch.cat([first_BTH, second_BTH, third_BTH], dim=2)
+    torch.testing.assert_close(model(ids_BT)[0], model.output(read))
+
+
+def test_dropped_weights_are_the_same_for_all_characters_and_scaled():
+    """With all weights from h dropped or doubled, h is that of torch's LSTM with such weights."""
+    model = lstm(weight_dropout=0.5).train()
+    layer = model.layers[0]
+    ids_BT = torch.randint(VOCABULARY, (2, 7))
+    torch.manual_seed(5)
+    dropped_BTV, (((h_1BH, c_1BH),), _) = model(ids_BT)
+    torch.manual_seed(5)
+    mask = functional.dropout(torch.ones_like(layer.weight_hh_l0), 0.5)
+    assert set(mask.unique().tolist()) == {0.0, 2.0}
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(mask)
+    expected_BTV, (((h, c),), _) = model.eval()(ids_BT)
+    torch.testing.assert_close(dropped_BTV, expected_BTV)
+    torch.testing.assert_close((h_1BH, c_1BH), (h, c))
+
+
+def test_features_are_dropped_at_all_characters_of_a_sequence_alike():
+    model = lstm(dropout=0.5, hidden=64).train()
+    seen = []
+    model.output.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+    model(torch.randint(VOCABULARY, (3, 9)))
+    dropped_BTH = seen[0] == 0
+    assert 0.3 < dropped_BTH.double().mean() < 0.7
+    assert (dropped_BTH == dropped_BTH[:, :1]).all()
+    assert not torch.equal(dropped_BTH[0], dropped_BTH[1])
+
+
+def test_lstm_drops_in_training_only():
     ids_BT = torch.randint(VOCABULARY, (3, 9))
-    for part in ("dropout", "input_dropout"):
-        model = lstm(**{part: 0.5})
+    for part in ("dropout", "input_dropout", "layer_dropout", "weight_dropout"):
+        model = lstm(layers=2, **{part: 0.5})
         assert not torch.equal(model(ids_BT)[0], model(ids_BT)[0])
         model.eval()
         assert torch.equal(model(ids_BT)[0], model(ids_BT)[0])

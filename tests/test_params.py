@@ -70,9 +70,9 @@ def test_scale_picks_the_budget(content):
             "params.yaml: models.lstm.model: unknown model 'lstn' (did you mean 'lstm'?)",
         ),
         (
-            "models.lstm.training.batch",
+            "models.bigram.training.batch",
             None,
-            "params.yaml: models.lstm.smoke: batch must be null with batches: everything",
+            "params.yaml: models.bigram.smoke: batch must be null with batches: everything",
         ),
         ("models.lstm", 3, "params.yaml: models.lstm: must be a mapping"),
         ("models.lstm.quik", {}, "params.yaml: models.lstm.quik: unknown key 'quik' (did you"),
@@ -83,9 +83,9 @@ def test_scale_picks_the_budget(content):
             "params.yaml: models.lstm.quick: unknown key 'stesp' (did you mean 'steps'?)",
         ),
         (
-            "models.lstm.quick.batch",
+            "models.lstm.quick.block",
             8,
-            "params.yaml: models.lstm.quick.batch: also stands in models.lstm.training; keep one",
+            "params.yaml: models.lstm.quick.block: also stands in models.lstm.training; keep one",
         ),
         (
             "models.gpt.quick.heads",
@@ -108,9 +108,9 @@ def test_scale_picks_the_budget(content):
             "params.yaml: models.lstm.quick.steps: input should be a valid integer, not 'many'",
         ),
         (
-            "models.lstm.training.learning_rate",
+            "models.bigram.training.learning_rate",
             float("nan"),
-            "params.yaml: models.lstm.training.learning_rate: input should be ",
+            "params.yaml: models.bigram.training.learning_rate: input should be ",
         ),
         (
             "models.lstm.training.betas",

@@ -273,7 +273,7 @@ def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
         "report",
     ]
     changed = metrics(pipeline, "lstm")
-    change(pipeline, models__lstm__smoke__steps=100)
+    change(pipeline, models__lstm__smoke__steps=50)
     # DVC's run cache keeps what git does not, so the model and its sample come back as they were;
     # the files that git keeps are made again in seconds.
     assert stages_run(pipeline) == ["evaluate@lstm", "mix@mixture", "sources", "report"]

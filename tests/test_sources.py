@@ -157,6 +157,24 @@ def test_a_full_run_fills_the_curve_of_lmnet(tmp_path, corpus):
     assert row.remark == "n_embd 256"
 
 
+def test_recorded_runs_of_whole_budgets_fill_what_the_pipeline_does_not_run(tmp_path, corpus):
+    point = {"step": 9500, "batch_nats": 1.16}
+    curve = [{"step": 500, "batch_nats": 1.81, "batches_sd": 0.01}, point]
+    seen = {"windowed": {"seen": {"nats_per_char": 1.2}}}
+    whole = {
+        "published_lmnet": {"architecture": {"n_embd": 512}, "curve": curve},
+        "published_rnn": {"curve": [{"step": 26_100, "batch_nats": 1.5}], "losses": seen},
+    }
+    rows = by_figure(sources.table(make_evidence(tmp_path, corpus, recorded=RECORDED | whole)))
+    row = rows["lmnet_all", "step 9,500, one training batch"]
+    assert (row.ours, row.evidence) == (1.16, "python -m benchmarks.sources published_lmnet")
+    assert rows["lmnet_all", "step 500, one training batch"].ours == 1.82
+    row = rows["rnn_all", "26,100 steps, its epochs on tiny Shakespeare, last batch"]
+    assert (row.ours, row.full_pass["nats_per_char"]) == (1.5, 1.2)
+    row = rows["lstm_output_gate_all", "52,200 steps, its epochs on tiny Shakespeare, last batch"]
+    assert row.verdict == sources.NOT_RUN
+
+
 def test_figures_of_tiny_shakespeare_are_not_compared_on_another_text(tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("something else")

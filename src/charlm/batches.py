@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+DRAWN_AT_ONCE = 100
+"""Batches of random windows whose places are drawn in one go."""
+
 
 class Batch(NamedTuple):
     """Inputs and the characters that follow each of them."""
@@ -30,9 +33,11 @@ def windows(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -
     """
     offsets_T = torch.arange(block + 1, device=ids_N.device)
     while True:
-        starts_B = torch.randint(len(ids_N) - block, (batch,), generator=generator)
-        taken = ids_N[starts_B.to(ids_N.device)[:, None] + offsets_T].long()
-        yield Batch(taken[:, :-1], taken[:, 1:], fresh=True)
+        # Drawn for many batches at once, so that a GPU is sent something once and not every step.
+        drawn = torch.randint(len(ids_N) - block, (DRAWN_AT_ONCE, batch), generator=generator)
+        for starts_B in drawn.to(ids_N.device):
+            taken = ids_N[starts_B[:, None] + offsets_T].long()
+            yield Batch(taken[:, :-1], taken[:, 1:], fresh=True)
 
 
 def streams(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -> Iterator[Batch]:

@@ -25,6 +25,7 @@ class Training(Schema):
     decay_after: Probability
     final_learning_rate: Rate
     clip: PositiveRate | None
+    label_smoothing: Probability
     stop_below: PositiveRate | None
     precision: Literal["float32", "bfloat16"]
     validate_every: Positive
@@ -44,6 +45,10 @@ class Training(Schema):
                 f"learning_rate ({self.learning_rate})"
             )
         return self
+
+    def characters_a_step(self, characters: int) -> int:
+        """Return how many characters a step predicts, on a text of a given length."""
+        return (self.batch or characters - self.block) * self.block
 
     def steps_on(self, characters: int) -> int:
         """Return the budget in steps on a text of a given length.

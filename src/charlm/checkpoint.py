@@ -3,6 +3,7 @@
 config.json alone says how to build the model, so a folder can be copied anywhere and used.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from charlm.params import Seeds, Trained
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+DIGEST = "weights_sha256"
+"""Key of the configuration that names the digest of the weights, so that a flipped bit is found."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ class Config:
 
 
 def save(folder: Path, model: LanguageModel, config: Config) -> None:
-    """Write weights and configuration, each atomically, the configuration last."""
+    """Write weights and configuration with their digest, each atomically, the weights first."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
-    write_json(folder / CONFIG, asdict(config))
+    content = safetensors.torch.save(tensors)
+    write_bytes(folder / WEIGHTS, content)
+    digest = {DIGEST: hashlib.sha256(content).hexdigest()}
+    write_json(folder / CONFIG, asdict(config) | digest)
 
 
 def load(folder: Path, device: torch.device) -> tuple[LanguageModel, Config]:
@@ -90,13 +95,15 @@ def load(folder: Path, device: torch.device) -> tuple[LanguageModel, Config]:
     content = read_json(folder / CONFIG)
     mend = f"remove {folder} and run `dvc repro`"
     try:
+        digest = content.pop(DIGEST)
         config = Config(**content)
         model = config.build()
-    except (TypeError, ValueError, UserError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder / CONFIG} is damaged ({reason}): {mend}") from None
     try:
-        model.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+        weights = (folder / WEIGHTS).read_bytes()
+        model.load_state_dict(safetensors.torch.load(weights))
     except FileNotFoundError:
         raise UserError(f"{folder / WEIGHTS} is missing: {mend}") from None
     except (OSError, SafetensorError) as error:
@@ -104,4 +111,8 @@ def load(folder: Path, device: torch.device) -> tuple[LanguageModel, Config]:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder / WEIGHTS} does not fit {CONFIG} ({reason}): {mend}") from None
+    if hashlib.sha256(weights).hexdigest() != digest:
+        raise UserError(
+            f"{folder / WEIGHTS} is damaged (its SHA-256 is not the one in {CONFIG}): {mend}"
+        )
     return model.to(device).eval(), config

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm.errors import UserError
-from charlm.files import writing
+from charlm.files import read_json, sha256, write_json, writing
 from charlm.params import Split, Trained
 from charlm.vocabulary import Vocabulary, code_points
 
 SPLITS = ("train", "validation", "test")
+DIGESTS = "digests.json"
+"""Names the SHA-256 of each split's file, so that a flipped bit is found."""
 CHUNK_BYTES = 1 << 22
 Ids = NDArray[np.uint8 | np.uint16]
 
@@ -100,7 +102,7 @@ def encode(
     folder: Path,
     advance: Callable[[int], object] = lambda count: None,
 ) -> str:
-    """Write vocabulary.json and SPLIT.npy for each split, each atomically.
+    """Write vocabulary.json, SPLIT.npy for each split and their digests, each atomically.
 
     Args:
         path: the text.
@@ -136,6 +138,7 @@ def encode(
                     seen[ids] = True
     if len(rest) or next(chunks, None) is not None:
         raise UserError(changed)
+    write_json(folder / DIGESTS, {split: sha256(folder / f"{split}.npy") for split in SPLITS})
     vocabulary.save(folder / "vocabulary.json")
     return vocabulary.decode(np.flatnonzero(~seen))
 
@@ -179,6 +182,12 @@ def load_split(folder: Path, split: str) -> Ids:
         raise UserError(
             f"{path} is damaged ({error}): remove it and run `dvc repro encode`"
         ) from None
+    digests = read_json(folder / DIGESTS)
+    if not isinstance(digests, dict) or digests.get(split) != sha256(path):
+        raise UserError(
+            f"{path} is damaged (its SHA-256 is not the one in {DIGESTS}): "
+            "remove it and run `dvc repro encode`"
+        )
     return ids
 
 

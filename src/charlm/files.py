@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and the folder that paths are relative to."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})") from None
     finally:
-        part.unlink(missing_ok=True)
+        # What kept it from being written may keep it from being removed, and was said already.
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -61,6 +64,12 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, with a final newline so that a diff reads well."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file's content, read a piece at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -338,6 +338,9 @@ def lmnet_rows(evidence: Evidence) -> list[Row]:
     )
     recorded = tried[best] if best else {}
     starts = evidence.recorded.get("starts", {}).get("lmnet", {}).get(str(best))
+    whole = evidence.recorded.get("published_lmnet")
+    if whole and whole["architecture"]["n_embd"] == best:
+        recorded = {int(point["step"]): point for point in whole["curve"]} | recorded
     here = evidence.curves["lmnet_all"] if entry and _as_published(entry) else {}
     rows = []
     for index, printed in enumerate(LMNET):
@@ -348,6 +351,11 @@ def lmnet_rows(evidence: Evidence) -> list[Row]:
             measured = statistics.stdev(starts)
         if step in here and entry:
             more = {"evidence": "dvc repro", "remark": f"n_embd {entry.architecture['n_embd']}"}
+        elif step in recorded and step > LMNET_EVERY:
+            more = {
+                "evidence": "python -m benchmarks.sources published_lmnet",
+                "remark": f"n_embd {best}",
+            }
         elif step in recorded:
             others = ", ".join(
                 f"{width}: {curve[step]['batch_nats']:.4f}"
@@ -515,7 +523,16 @@ def recurrent_rows(evidence: Evidence) -> list[Row]:
                     + ("; its GPU took 83 s" if name == "rnn_all" else ""),
                 )
             )
-        point = evidence.curves.get(name, {}).get(steps)
+        point, command = evidence.curves.get(name, {}).get(steps), "dvc repro"
+        seen = evidence.full_pass(name) if point else None
+        whole = evidence.recorded.get(f"published_{run_name}")
+        if not point and whole:
+            point, command = (
+                whole["curve"][-1],
+                f"python -m benchmarks.sources published_{run_name}",
+            )
+            seen = {"text": "seen", **whole["losses"]["windowed"]["seen"]}
+            seen = {key: seen[key] for key in ("text", "nats_per_char")}
         rows.append(
             Row(
                 "E",
@@ -525,8 +542,9 @@ def recurrent_rows(evidence: Evidence) -> list[Row]:
                 point["batch_nats"] if point else None,
                 None,
                 NO_FIGURE if point else NOT_RUN,
-                evidence.full_pass(name) if point else None,
-                remark="" if point else "for a GPU",
+                seen,
+                command,
+                "" if point else "for a GPU",
             )
         )
     return rows

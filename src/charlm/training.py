@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from charlm import batches
+from charlm import batches, replay
 from charlm.errors import UserError
 from charlm.keeping import Keeper, Snapshot
 from charlm.models.base import LanguageModel, State, detach
@@ -29,6 +30,9 @@ UNBOUNDED_WINDOW = 512
 
 CHARACTERS_A_PASS = 8192
 """Characters that the validation estimate scores in one call of the model."""
+
+STEPS_A_REPLAY = 10
+"""Training steps in one CUDA graph, at most: beyond that Python's share is small."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def learning_rate_at(step: int, steps: int, budget: "Training") -> float:
 def make_optimizer(model: LanguageModel, budget: "Training") -> torch.optim.Optimizer:
     """Return the optimiser; only matrices decay, as in nanoGPT, never biases and gains.
 
-    Its `step` must be called without gradients.
+    Its `step` must be called without gradients. On a CUDA device its learning rate is a tensor
+    there, so that a graph can read it.
     """
     parameters = list(model.parameters())
     groups = [
@@ -81,12 +86,25 @@ def make_optimizer(model: LanguageModel, budget: "Training") -> torch.optim.Opti
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    device, rate = parameters[0].device, budget.learning_rate
+    cuda = device.type == "cuda"
+    shared = {"lr": torch.tensor(rate, device=device) if cuda else rate}
     if budget.optimizer == "sgd":
-        return _uncompiled(torch.optim.SGD)(groups, lr=budget.learning_rate)
+        return _uncompiled(torch.optim.SGD)(groups, **shared, fused=cuda)
     kind = torch.optim.Adam if budget.optimizer == "adam" else torch.optim.AdamW
-    return _uncompiled(kind)(
-        groups, lr=budget.learning_rate, betas=(budget.betas[0], budget.betas[1]), fused=True
-    )
+    betas = (budget.betas[0], budget.betas[1])
+    return _uncompiled(kind)(groups, **shared, betas=betas, fused=True, capturable=cuda)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
+    """Set the learning rate of the next step; a tensor's must not leave its device."""
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = rate
+        elif isinstance(rate, Tensor):
+            group["lr"].copy_(rate)
+        else:
+            group["lr"].fill_(rate)
 
 
 def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
@@ -143,6 +161,7 @@ def fit(
     snapshot: Snapshot | None = None,
     keeper: Keeper | None = None,
     ranks: Ranks = ALONE,
+    graphs: bool = True,
 ) -> list[Point]:
     """Train a model in place and return its loss curve.
 
@@ -160,6 +179,7 @@ def fit(
         snapshot: where to go on from; what is then trained has the same bytes as without it.
         keeper: takes snapshots.
         ranks: which part of each batch is this process's.
+        graphs: whether a CUDA device replays steps (charlm.replay) instead of being told each.
 
     Raises:
         UserError: the loss is not a finite number; the last snapshot is as it was.
@@ -170,10 +190,9 @@ def fit(
     torch.manual_seed(seed + ranks.rank)
     optimizer = make_optimizer(model, budget)
     stream = batches.KINDS[budget.batches](train_N, budget.batch, budget.block, generator)
-    carry = budget.batches == "streams"
+    carries = budget.batches == "streams"
     show_every = max(1, min(100, budget.validate_every // 10))
     state: State = None
-    losses: list[Tensor] = []
     done = _Progress()
     if snapshot is not None:
         state = _restore(snapshot, model, optimizer, done)
@@ -184,17 +203,12 @@ def fit(
             report(point)
         advance(done.step, done.curve[-1].train_nats)
 
-    def add_point(step: int, mean_nats: float, batch_nats: float, rate: float) -> None:
-        point = Point(
-            step,
-            done.characters,
-            mean_nats,
-            batch_nats,
-            estimate(model, validation_N, budget.block, budget.validation_characters),
-            rate,
-        )
+    def add_point(point: Point) -> None:
         done.curve.append(point)
         report(point)
+
+    def validation_nats() -> float:
+        return estimate(model, validation_N, budget.block, budget.validation_characters)
 
     def stop_if_not_finite(nats: float, rate: float) -> None:
         if not math.isfinite(nats):
@@ -203,55 +217,76 @@ def fit(
                 "nothing was saved; lower learning_rate or clip"
             )
 
-    model.train()
-    predict = ranks.wrap(model)
     weights = next(model.parameters())
     precision = arithmetic(budget.precision, weights.device)
-    for step in range(done.step, steps):
-        rate = learning_rate_at(step, steps, budget)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = next(stream)
-        (inputs_BT, targets_BT, fresh), weight = ranks.share(batch)
+    predict = ranks.wrap(model)
+
+    def step(batch: batches.Batch, state: State, rate: float | Tensor) -> tuple[Tensor, State]:
+        """Move the weights by one batch; return its nats a character and the state after it."""
+        set_learning_rate(optimizer, rate)
+        (inputs_BT, targets_BT, _), weight = ranks.share(batch)
         with precision:
-            logits_BTV, state = predict(inputs_BT, state if carry and not fresh else None)
+            logits_BTV, state = predict(inputs_BT, state)
         logits_NV = logits_BTV.flatten(0, 1).to(weights.dtype)
-        loss = weight * functional.cross_entropy(logits_NV, targets_BT.flatten())
-        if step == 0:
-            first = ranks.mean(float(loss.detach()))
-            add_point(0, first, first, rate)
-        state = detach(state) if carry else None
+        targets_N = targets_BT.flatten()
+        nats = weight * functional.cross_entropy(logits_NV, targets_N)
+        loss = nats
+        if budget.label_smoothing:
+            smoothing = budget.label_smoothing
+            loss = weight * functional.cross_entropy(
+                logits_NV, targets_N, label_smoothing=smoothing
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if budget.clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
         with torch.no_grad():
             optimizer.step()
-        # Losses stay on their device until they are shown, so that a GPU never waits for Python.
-        losses.append(loss.detach())
-        done.step += 1
-        done.steps_since += 1
-        done.characters += batch.targets_BT.numel()
-        last = done.step == steps
-        validates = last or done.step % budget.validate_every == 0
-        if len(losses) < show_every and not validates:
-            continue
-        total = ranks.mean(float(torch.stack(losses).cpu().double().sum()))
-        mean = total / len(losses)
-        stop_if_not_finite(mean, rate)
-        advance(len(losses), mean)
-        last = last or (budget.stop_below is not None and mean < budget.stop_below)
+        return nats.detach(), detach(state) if carries else None
+
+    take: replay.Take = partial(replay.plain, step)
+    if graphs and weights.device.type == "cuda" and ranks.size == 1:
+        at_once = max(k for k in range(1, STEPS_A_REPLAY + 1) if show_every % k == 0)
+        take = replay.Replayed(step, carries, at_once)
+    untrained = None if done.curve else validation_nats()
+    model.train()
+    while done.step < steps:
+        to_validation = budget.validate_every - done.step % budget.validate_every
+        count = min(show_every, to_validation, steps - done.step)
+        rates = [learning_rate_at(done.step + ahead, steps, budget) for ahead in range(count)]
+        # Losses stay on their device until now, so that a GPU never waits for Python.
+        losses, state = take(itertools.islice(stream, count), rates, state)
+        nats = torch.stack(losses).cpu().double()
+        if untrained is not None:
+            first = ranks.mean(float(nats[0]))
+            add_point(Point(0, 0, first, first, untrained, rates[0]))
+            untrained = None
+        done.step += count
+        done.steps_since += count
+        done.characters += count * budget.characters_a_step(len(train_N))
+        total = ranks.mean(float(nats.sum()))
+        mean = total / count
+        stop_if_not_finite(mean, rates[-1])
+        advance(count, mean)
+        last = done.step == steps or (budget.stop_below is not None and mean < budget.stop_below)
         done.nats += total
-        losses.clear()
-        if validates or last:
-            mean_nats = done.nats / done.steps_since
-            add_point(done.step, mean_nats, ranks.mean(float(loss.detach())), rate)
+        if last or done.step % budget.validate_every == 0:
+            add_point(
+                Point(
+                    done.step,
+                    done.characters,
+                    done.nats / done.steps_since,
+                    ranks.mean(float(nats[-1])),
+                    validation_nats(),
+                    rates[-1],
+                )
+            )
             done.nats, done.steps_since = 0.0, 0
         if last:
             break
         if keeper is not None and ranks.any(keeper.due):
             for parameter in model.parameters():
-                stop_if_not_finite(float(parameter.detach().sum()), rate)
+                stop_if_not_finite(float(parameter.detach().sum()), rates[-1])
             keeper.save(_snapshot(model, optimizer, state, done))
     model.eval()
     return done.curve

@@ -1,0 +1,85 @@
+"""Searching hyperparameters; DVC's part is a stand-in here, `make sweep` uses the real queue."""
+
+import math
+
+import optuna
+import pytest
+from ruamel.yaml import YAML
+
+from charlm.errors import UserError
+from charlm.search import Space, check, read_space, search
+from tests.workspace import PROJECT
+
+RATE = "models.bigram.training.learning_rate"
+
+
+@pytest.fixture
+def content():
+    return YAML(typ="safe", pure=True).load(PROJECT / "params.yaml")
+
+
+def test_spaces_are_ranges_or_choices():
+    assert read_space("a.b=1e-4..1e-1") == Space("a.b", (), 1e-4, 1e-1)
+    assert read_space("a=8..64") == Space("a", (), 8, 64)
+    assert read_space("a=sgd,adam") == Space("a", ("sgd", "adam"))
+    assert read_space("a=16,32") == Space("a", (16, 32))
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "a=1", "=1,2", "a=1..", "a=2..1", "a=x..y", "a=1,"])
+def test_what_is_no_space_is_one_line(text):
+    with pytest.raises(UserError, match=r"LOW"):
+        read_space(text)
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ("models.bigram.training.lerning_rate=1..2", "has no key models.bigram.training.lerning"),
+        ("models.bigramm.training.batch=1,2", "has no key models.bigramm"),
+        (f"{RATE}=-1..2", rf"with {RATE}=-1: {RATE}: input should be greater than 0"),
+        ("models.bigram.training.optimizer=sgd,sdg", "optimizer: input should be 'sgd', 'adam'"),
+    ],
+)
+def test_values_that_params_yaml_refuses_are_refused_before_anything_runs(content, space, expected):
+    with pytest.raises(UserError, match=expected):
+        check([read_space(space)], content)
+
+
+def test_a_good_space_passes(content):
+    check([read_space(f"{RATE}=1e-4..1e-1"), read_space("seeds.training=1,2")], content)
+
+
+def valley(proposed):
+    """The loss is lowest at a rate of 0.01 and batch 32; one batch size fails."""
+    return [
+        (
+            f"{values['rate']}-{values['batch']}",
+            None
+            if values["batch"] == 64
+            else math.log10(values["rate"] / 0.01) ** 2 + (values["batch"] != 32),
+        )
+        for values in proposed
+    ]
+
+
+def run(seed, trials=40):
+    spaces = [Space("rate", (), 1e-5, 1.0), Space("batch", (16, 32, 64))]
+    return search(spaces, trials, 4, optuna.samplers.TPESampler(seed=seed), valley)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_search_finds_the_valley_and_puts_failures_last():
+    rows = run(1)
+    assert len(rows) == 40
+    loss, name, values = rows[0]
+    assert loss < 0.1
+    assert values["batch"] == 32
+    assert name == f"{values['rate']}-32"
+    failed = [row[0] is None for row in rows]
+    assert failed == sorted(failed)
+    assert any(failed)
+
+
+def test_the_same_seed_proposes_the_same():
+    assert run(3, 10) == run(3, 10)
+    assert run(3, 10) != run(4, 10)

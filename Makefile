@@ -29,7 +29,7 @@ torture: setup  ## kill trainings at random, compare every byte; thousands of ba
 	@python -m tests.torture
 	@python -m pytest -q --torture -n 0 tests/test_fuzz.py tests/test_everywhere.py
 
-sweep: setup  ## 24 experiments by four workers over one MLflow database: none lost, none doubled (5 minutes)
+sweep: setup  ## 24 experiments by four workers over one MLflow database: none lost, none doubled? (12 minutes)
 	@python -m tests.sweep
 
 sources-long: setup  ## the published runs that take hours, those not recorded yet

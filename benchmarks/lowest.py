@@ -10,11 +10,12 @@ validation; and that mixture while it learns from what it has been scored on:
 - `five minutes`: the same with the changes in BUDGETS;
 - `full`: `lstm` at its full budget, on a CUDA device.
 
-All choices were made on validation; test and holdout are scored once a seed. Streaming. Nothing
-else should run meanwhile: it takes an hour on two cores. Where something did, say --shared: seconds
-are then no measure of speed, and are left out. With --keep weights stay in a folder, and are
-trained only where it has none; with --train nothing is scored, so that a GPU need not wait for
-counting. A seed that is recorded already is not run again; remove the file to begin afresh.
+Choices follow validation (CHANGELOG says what else was in view); test is scored once a seed.
+Streaming. Nothing else should run meanwhile: it takes an hour on two cores. Where something did,
+say --shared: seconds are then no measure of speed, and are left out. With --keep weights stay in a
+folder, and are trained only where it has none; with --train nothing is scored, so that a GPU need
+not wait for counting. A seed that is recorded already is not run again; remove the file to begin
+afresh.
 """
 
 import json

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from filelock import FileLock
 
 from charlm.errors import masked
-from charlm.files import read_json
+from charlm.files import read_json, sha256
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +50,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 def weights_digest(folder: Path) -> str:
     """Return the SHA-256 of a model's weights, by which results find the run that made them."""
-    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    return sha256(folder / "weights.safetensors")
 
 
 class Client:

@@ -6,7 +6,7 @@ import click
 import numpy as np
 
 from charlm import encoding, params
-from charlm.cli import one_line_errors, progress
+from charlm.cli import model_option, one_line_errors, progress
 from charlm.errors import UserError
 from charlm.files import write_json
 
@@ -14,7 +14,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
 
 @click.command()
-@click.option("--model", "name", required=True, help="Entry under `adaptive` in params.yaml.")
+@model_option("Entry under `adaptive` in params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
     """Write results/MODEL/adaptive.json: losses of validation, test and both, as one stream.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from charlm import encoding, params
-from charlm.cli import one_line_errors
+from charlm import encoding, params, tracking
+from charlm.cli import model_option, one_line_errors
 from charlm.files import project_root
 from charlm.vocabulary import Vocabulary
 from stages import evaluate, sample
@@ -15,7 +15,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
 
 @click.command()
-@click.option("--model", "name", required=True, help="Entry under `counted` in params.yaml.")
+@model_option("Entry under `counted` in params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
     """Fit a model that counts into models/MODEL/, its losses and a sample into results/MODEL/.
@@ -29,9 +29,12 @@ def main(name: str) -> None:
     train = encoding.load_split(ENCODED, "train")
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
 
+    # MLflow is imported by a process beside this one while torch is imported here.
+    tracker = tracking.Tracker(settings.corpus.name, project_root())
+
     import torch
 
-    from charlm import checkpoint, tracking
+    from charlm import checkpoint
     from charlm.models.base import CountingModel
 
     config = checkpoint.Config(
@@ -45,7 +48,6 @@ def main(name: str) -> None:
     )
     model = config.build()
     assert isinstance(model, CountingModel)
-    tracker = tracking.Tracker(settings.corpus.name, project_root())
     tracker.start(
         name,
         {"entry": name, "model": entry.model, "architecture": entry.architecture},

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from charlm import encoding, params
-from charlm.cli import one_line_errors, progress
+from charlm.cli import model_option, one_line_errors, progress
 from charlm.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ BEFORE, GUESSES = 1000, 5
 
 
 @click.command()
-@click.option("--model", "name", required=True, help="A folder of models/.")
+@model_option("A folder of models/.")
 @one_line_errors
 def main(name: str) -> None:
     """Write results/MODEL/metrics.json: windowed and streaming losses of each split.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charlm import encoding, params
-from charlm.cli import one_line_errors
+from charlm import encoding, params, tracking
+from charlm.cli import model_option, one_line_errors
 from charlm.errors import UserError
 from charlm.files import project_root, write_json
 from stages import evaluate, sample
@@ -21,7 +21,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
 
 @click.command()
-@click.option("--model", "name", required=True, help="Entry under `mixtures` in params.yaml.")
+@model_option("Entry under `mixtures` in params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
     """Write a mixture, with its members inside, into models/MODEL/, and its results.
@@ -39,10 +39,13 @@ def main(name: str) -> None:
     train = encoding.load_split(ENCODED, "train")
     validation = encoding.load_split(ENCODED, "validation")
 
+    # MLflow is imported by a process beside this one while torch is imported here.
+    tracker = tracking.Tracker(settings.corpus.name, project_root())
+
     import numpy as np
     import torch
 
-    from charlm import checkpoint, evaluation, mixing, tracking
+    from charlm import checkpoint, evaluation, mixing
     from charlm.models.base import start_torch
 
     device = start_torch()
@@ -51,7 +54,6 @@ def main(name: str) -> None:
     if any(config.symbols != symbols for _, config in loaded):
         raise UserError(f"{name}: its members have different vocabularies: run `dvc repro`")
 
-    tracker = tracking.Tracker(settings.corpus.name, project_root())
     tracker.start(
         name,
         {"entry": name, "model": entry.model, "first": entry.first, "second": entry.second},

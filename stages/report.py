@@ -1,11 +1,12 @@
 """Gather all results into the leaderboard and the report."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from charlm import params, report, tracking
+from charlm import params, tracking
 from charlm.cli import one_line_errors
 from charlm.files import project_root, read_json, write_json, write_text
 
@@ -25,6 +26,11 @@ def main() -> None:
       python -m stages.report
     """
     settings = params.load()
+    # MLflow is imported by a process beside this one while the page is drawn here.
+    tracker = tracking.Tracker(settings.corpus.name, project_root())
+
+    from charlm import report, track
+
     # A reproduction has seen the holdout: it is in the table of sources and in no ranking.
     results = [
         report.read_result(
@@ -37,7 +43,10 @@ def main() -> None:
     ]
     recorded = read_json(TIMES)
     times = recorded["seconds"] if recorded["scale"] == settings.scale else {}
-    rows = report.leaderboard(results, times)
+    repeats: dict[str, list[Any]] = {}
+    for name, copied in settings.repeats.items():
+        repeats.setdefault(copied.entry, []).append(read_json(RESULTS / name / "metrics.json"))
+    rows = report.leaderboard(results, times, repeats)
     write_json(OUTPUT / "leaderboard.json", rows)
     # One number a model: `dvc metrics show` and `dvc exp show` make a column of each.
     bits = {row["model"]: row["streaming"]["validation"]["bits_per_char"] for row in rows}
@@ -49,26 +58,26 @@ def main() -> None:
     sources = read_json(OUTPUT / "sources.json")
     page = report.page(results, rows, entropy, sources, machine, settings.scale)
     write_text(OUTPUT / "report.html", page)
-    track(settings)
     best = rows[0]["streaming"]["validation"]["bits_per_char"]
     click.echo(
         f"report: {OUTPUT / 'report.html'}; best of {len(rows)}: {rows[0]['model']}, "
         f"{best:.4f} bits per character (validation, streaming)",
         err=True,
     )
-
-
-def track(settings: params.Params) -> None:
-    """Add what later stages found to each model's MLflow run."""
-    client = tracking.Client(settings.corpus.name, project_root())
-    for name in settings.entries:
-        folder = RESULTS / name
-        metrics: dict[str, Any] = tracking.evaluation_metrics(folder / "metrics.json")
-        client.attach(
-            tracking.weights_digest(MODELS / name),
-            metrics,
-            [folder / "metrics.json", folder / "sample.txt"],
+    # What later stages found goes to each model's run, and the whole to the pipeline's.
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in settings.entries:
+            tracker.attach(
+                tracking.weights_digest(MODELS / name),
+                tracking.evaluation_metrics(RESULTS / name / "metrics.json"),
+                track.results_of(name, settings, Path(scratch)),
+            )
+        tracker.summarise(
+            {f"validation_bits.{name}": value for name, value in bits.items()}
+            | tracking.entropy_metrics(RESULTS / "entropy.json"),
+            [OUTPUT / "leaderboard.json", OUTPUT / "report.html", RESULTS / "entropy.json"],
         )
+        tracker.wait()
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 import click
 
-from charlm.cli import one_line_errors
+from charlm.cli import model_option, one_line_errors
 from stages import evaluate, sample, train
 
 
 @click.command()
-@click.option("--model", "name", required=True, help="Entry under `reproductions` in params.yaml.")
+@model_option("Entry under `reproductions` in params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
     """Run the stages train, evaluate and sample for a model that is trained on all of the text.

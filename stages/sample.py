@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from charlm import params
-from charlm.cli import one_line_errors
+from charlm.cli import model_option, one_line_errors
 from charlm.errors import UserError
 from charlm.files import write_text
 
@@ -14,7 +14,7 @@ MODELS = Path("models")
 
 
 @click.command()
-@click.option("--model", "name", required=True, help="A folder of models/.")
+@model_option("A folder of models/.")
 @click.option("--prompt", help="Text to go on from.")
 @click.option("--length", type=int, help="Characters to draw.")
 @click.option("--temperature", type=float, help="0 is greedy; below 1 safer, above 1 wilder.")

@@ -19,7 +19,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import click
 
 from charlm import encoding, params
-from charlm.cli import one_line_errors, progress
+from charlm.cli import model_option, one_line_errors, progress
 from charlm.errors import UserError
 from charlm.files import project_root, write_json, write_text
 
@@ -35,7 +35,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
 
 @click.command()
-@click.option("--model", "name", required=True, help="Entry under `models` in params.yaml.")
+@model_option("Entry under `models` in params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
     """Train a model into models/MODEL/, its curve and activations into results/MODEL/.
@@ -88,8 +88,9 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
     budget = entry.training
     ranks, device = parallel.start(start_torch())
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
-    config = checkpoint.Config.of(entry, vocabulary.symbols, settings.seeds)
-    torch.manual_seed(settings.seeds.initialisation)
+    seeds = settings.seeds_of(entry.name)
+    config = checkpoint.Config.of(entry, vocabulary.symbols, seeds)
+    torch.manual_seed(seeds.initialisation)
     model = config.build().to(device)
     ids = {split: torch.tensor(splits[split]).to(device) for split in splits}
     seen = torch.cat(list(ids.values())) if entry.trained_on == "all" else ids["train"]
@@ -123,7 +124,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
                     seen,
                     ids["validation"],
                     budget,
-                    settings.seeds.training,
+                    seeds.training,
                     tracker.point,
                     advance,
                     snapshot,

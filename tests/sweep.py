@@ -51,7 +51,8 @@ def check(folder: Path) -> int:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tinyshakespeare")
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    stage = "tags.`dvc.stage` = 'train@bigram'"
+    found = client.search_runs([experiment.experiment_id], stage, max_results=1000)
     runs = {
         each.data.tags["dvc.experiment"]: each
         for each in found

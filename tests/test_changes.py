@@ -33,11 +33,13 @@ def test_a_reproduction_follows_its_entry_and_comes_back_from_the_cache(pipeline
 @pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
 def test_mlflow_is_brought_in_line_with_the_files(pipeline, tmp_path):
     """Another server gets every run once; the one that has them gets none."""
-    assert "3 models, 0 runs added" in run(pipeline, "python", "-m", "charlm.track").stderr
+    assert "5 models, 0 runs added" in run(pipeline, "python", "-m", "charlm.track").stderr
     uri = f"sqlite:///{tmp_path / 'other.db'}"
     command = ("env", f"MLFLOW_TRACKING_URI={uri}", "python", "-m", "charlm.track")
-    assert "3 runs added: mlp, bigram, mlp_all" in run(pipeline, *command).stderr
-    assert "3 models, 0 runs added" in run(pipeline, *command).stderr
+    assert (
+        "5 runs added: mlp, bigram, mlp_all, bigram_2, bigram_3" in run(pipeline, *command).stderr
+    )
+    assert "5 models, 0 runs added" in run(pipeline, *command).stderr
 
     from mlflow import MlflowClient
 
@@ -99,7 +101,10 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
     client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
     for name in ("outside", "inside"):
         experiment = client.get_experiment_by_name(name)
-        (found,) = client.search_runs([experiment.experiment_id])
+        kind = "tags.`charlm.kind` = 'model'"
+        (found,) = client.search_runs(
+            [experiment.experiment_id], f"{kind} AND tags.`dvc.stage` = 'train@bigram'"
+        )
         assert found.data.tags["dvc.experiment"] == name
         assert found.data.metrics["streaming.test.nats_per_char"] > 0
     shown = json.loads(run(pipeline, "dvc", "exp", "show", "--json").stdout)

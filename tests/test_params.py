@@ -257,6 +257,17 @@ def test_scale_picks_the_budget(content):
             "params.yaml: reproductions.rnn: the zoo has an entry of this name",
         ),
         (
+            "repeats.bigram_2.entry",
+            "bigrm",
+            "params.yaml: repeats.bigram_2.entry: unknown model 'bigrm' (did you mean 'bigram'?)",
+        ),
+        (
+            "repeats.rnn_all",
+            {"entry": "rnn", "model": "rnn", "seed": 1},
+            "params.yaml: repeats.rnn_all: the zoo has an entry of this name",
+        ),
+        ("repeats.bigram_2.seed", -1, "params.yaml: repeats.bigram_2.seed: input should be"),
+        (
             "reproductions.Bad",
             {"entry": "rnn", "model": "rnn", "trained_on": "all"},
             "params.yaml: reproductions: 'Bad' cannot be a name",
@@ -278,10 +289,20 @@ def test_a_reproduction_is_its_entry_on_all_of_the_text(content):
     assert "mlp_all" not in parsed.ranked
 
 
+def test_a_repeat_is_its_entry_with_another_seed(content):
+    parsed = params.parse(content, "p")
+    ours, again = parsed.model("bigram"), parsed.model("bigram_2")
+    assert again == ours.model_copy(update={"name": "bigram_2"})
+    assert "bigram_2" not in {**parsed.ranked, **parsed.trained}
+    assert parsed.seeds_of("bigram") == parsed.seeds
+    seeds = parsed.seeds_of("bigram_2")
+    assert (seeds.initialisation, seeds.training, seeds.sampling) == (11, 11, parsed.seeds.sampling)
+
+
 def test_a_model_that_counts_is_ranked_and_has_no_budget(content):
     parsed = params.parse(content, "p")
     assert list(parsed.ranked) == [*parsed.models, "kneser_ney", "mixture"]
-    assert set(parsed.entries) == {*parsed.ranked, *parsed.reproductions}
+    assert set(parsed.entries) == {*parsed.ranked, *parsed.reproductions, *parsed.repeats}
     assert parsed.counts("kneser_ney").architecture == {"order": 7}
     assert parsed.entry("kneser_ney").sampling == parsed.sampling
     with pytest.raises(UserError, match="unknown model 'kneser_ney'"):
@@ -334,14 +355,16 @@ def test_every_key_is_needed(content):
     for path in list(paths(content)):
         zoo = ("models", "counted", "mixtures", "adaptive")
         # Without a member a mixture is refused, in other words.
-        entry = path[0] in (*zoo, "reproductions") and len(path) == 2
+        entry = path[0] in (*zoo, "reproductions", "repeats") and len(path) == 2
         own_sampling = path[0] in zoo and "sampling" in path[:-1]
         if path == ("models",) or entry or own_sampling:
             continue
         broken = copy.deepcopy(content)
         if path[0] == "models":
             # One entry alone, so that each of a thousand checks is short.
-            alone = {section: {} for section in ("mixtures", "adaptive", "reproductions")}
+            alone = {
+                section: {} for section in ("mixtures", "adaptive", "reproductions", "repeats")
+            }
             broken |= {**alone, "models": {path[1]: broken["models"][path[1]]}}
         inner = broken
         for key in path[:-1]:

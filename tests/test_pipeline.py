@@ -4,6 +4,7 @@ import ast
 import csv
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ GRAPH = {
 }
 ZOO = ("bigram", "mlp", "lstm", "gpt")
 RANKED = (*ZOO, "kneser_ney", "mixture")
+REPEATS = ("bigram_2", "bigram_3")
 ENTRY_FILE = "src/charlm/models/${item.model}.py"
 INERT = {
     *(
         f"src/charlm/{name}.py"
-        for name in ("__init__", "cli", "errors", "params", "schema", "tracking")
+        for name in ("__init__", "cli", "errors", "params", "schema", "track", "tracking")
     ),
     "stages/__init__.py",
 }
@@ -196,6 +198,19 @@ def test_a_reproduction_is_in_no_ranking_but_in_the_table_of_sources(pipeline):
     assert found["this_run"]["mlp_all"]["full_pass"]["text"] == "seen"
 
 
+def test_several_seeds_have_a_spread(pipeline):
+    rows = json.loads((pipeline / "reports/leaderboard.json").read_text())
+    found = {row["model"]: row["over_seeds"] for row in rows}
+    assert [name for name, spread in found.items() if spread] == ["bigram"]
+    names = ("bigram", *REPEATS)
+    bits = [metrics(pipeline, n)["streaming"]["test"]["bits_per_char"] for n in names]
+    assert len(set(bits)) == 3
+    assert found["bigram"]["streaming"]["test"] == {
+        "mean_bits_per_char": pytest.approx(statistics.mean(bits)),
+        "sd_bits_per_char": pytest.approx(statistics.stdev(bits)),
+    }
+
+
 def test_activations_are_recorded(pipeline):
     for name in (*ZOO, "mlp_all"):
         found = json.loads((pipeline / "results" / name / "activations.json").read_text())
@@ -224,7 +239,17 @@ def test_one_mlflow_run_a_model_with_its_results(pipeline):
     client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tinyshakespeare")
     runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
-    assert sorted(runs) == sorted([*RANKED, "mlp_all"])
+    assert sorted(runs) == sorted([*RANKED, "mlp_all", *REPEATS, "dvc repro"])
+    whole = runs.pop("dvc repro")
+    assert whole.data.metrics["entropy.plug_in.order_2"] == pytest.approx(3.4531, abs=0.01)
+    files = {item.path for item in client.list_artifacts(whole.info.run_id, "reports")}
+    assert "reports/report.html" in files
+    for found in runs.values():
+        assert found.data.tags["mlflow.parentRunId"] == whole.info.run_id
+    for name in REPEATS:
+        repeated = runs.pop(name)
+        assert repeated.data.tags["dvc.stage"] == f"repeat@{name}"
+        assert repeated.data.metrics["streaming.holdout.nats_per_char"] > 0
     counted = runs.pop("kneser_ney")
     assert counted.data.tags["dvc.stage"] == "count@kneser_ney"
     assert counted.data.metrics["streaming.holdout.nats_per_char"] == pytest.approx(
@@ -244,7 +269,7 @@ def test_one_mlflow_run_a_model_with_its_results(pipeline):
             metrics(pipeline, name)["streaming"]["test"]["nats_per_char"]
         )
         files = {item.path for item in client.list_artifacts(found.info.run_id, "results")}
-        assert files == {"results/metrics.json", "results/sample.txt"}
+        assert files == {f"results/{x}" for x in ("metrics.json", "sample.txt", "training.svg")}
         assert len(client.get_metric_history(found.info.run_id, "validation_nats")) == 3
 
 
@@ -290,7 +315,8 @@ def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
         (("stages.train", "--model", "lstn"), "unknown model 'lstn' (did you mean 'lstm'?)"),
         (
             ("stages.evaluate", "--model", "x"),
-            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt, kneser_ney, mixture, mlp_all)",
+            "unknown model 'x' (allowed: mlp, bigram, lstm, gpt, kneser_ney, mixture, mlp_all, "
+            "bigram_2, bigram_3)",
         ),
         (("stages.sample", "--model", "lstm", "--top-k", "0"), "--top-k: input should be"),
         (("stages.sample", "--model", "lstm", "--temperature", "-1"), "--temperature: input"),

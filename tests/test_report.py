@@ -102,7 +102,10 @@ def result(name, nats, sample="ROMEO: hello", *, counted=False, mixture=None, ad
         "nats_per_char": nats,
         "bits_per_char": nats / math.log(2),
     }
-    curve = [{"characters": c, "validation_nats": 4.0 - c / 200} for c in (0.0, 100.0, 200.0)]
+    curve = [
+        {"characters": c, "train_nats": 3.9, "validation_nats": 4.0 - c / 200}
+        for c in (0.0, 100.0, 200.0)
+    ]
     activations = {
         when: {"nats_per_char": 4.2, "layers": LAYERS} for when in ("initial", "trained")
     }
@@ -121,7 +124,7 @@ RESULTS = [result("worse", 2.0), result("better", 1.0), result("middle", 1.2)]
 
 
 def test_the_best_streaming_validation_loss_comes_first():
-    rows = report.leaderboard(RESULTS, {"better": 130.0})
+    rows = report.leaderboard(RESULTS, {"better": 130.0}, {})
     assert [row["model"] for row in rows] == ["better", "middle", "worse"]
     assert rows[0]["streaming"]["validation"]["nats_per_char"] == 1.0
     assert rows[0]["windowed"]["holdout"] == {
@@ -131,15 +134,48 @@ def test_the_best_streaming_validation_loss_comes_first():
     assert [row["training_seconds"] for row in rows] == [130.0, None, None]
 
 
+def test_several_seeds_give_mean_and_standard_deviation():
+    others = [result("better", nats).metrics for nats in (1.1, 1.2)]
+    rows = report.leaderboard(RESULTS, {}, {"better": others})
+    assert [row["over_seeds"] for row in rows[1:]] == [None, None]
+    found = rows[0]["over_seeds"]
+    assert found["seeds"] == 3
+    spread = found["streaming"]["validation"]
+    assert spread["mean_bits_per_char"] == pytest.approx(1.1 / math.log(2))
+    assert spread["sd_bits_per_char"] == pytest.approx(0.1 / math.log(2))
+    html = report.page(RESULTS, rows, ENTROPY, SOURCES, "", "smoke")
+    assert "3 seeds: 1.5870 ± 0.1443" in html
+
+
+def test_the_first_screen_says_who_wins_and_by_how_much():
+    adaptive = {part: {**LEAF, "bits_per_char": 1.25} for part in report.HELD_OUT}
+    results = [*RESULTS, result("learner", 0.9, adaptive=adaptive)]
+    rows = report.leaderboard(results, {"better": 130.0, "learner": 0.45}, {})
+    bars = report.bars(results, rows, ENTROPY)
+    assert bars[0] == (1.25, "learner", "adaptive", "adaptive")
+    assert (LEAF["bits_per_char"], "learner", "0.5 s", "model") in bars
+    assert (2.4, "bzip2", "adaptive", "adaptive") in bars
+    assert bars[-1] == (pytest.approx(math.log2(65)), "nothing", "", "reference")
+    html = report.page(results, rows, ENTROPY, SOURCES, "", "smoke")
+    assert "<b>learner</b> predicts" in html
+    assert "after 0.5 seconds of training" in html
+
+
+def test_times_have_a_picture_of_their_own_where_they_are_known():
+    rows = report.leaderboard(RESULTS, {"better": 130.0}, {})
+    assert "seconds of training" in report.page(RESULTS, rows, ENTROPY, SOURCES, "", "smoke")
+    assert "seconds of training" not in page()
+
+
 def test_the_terminal_table_has_a_line_a_model():
-    lines = summary.as_text(report.leaderboard(RESULTS, {"better": 130.0})).splitlines()
+    lines = summary.as_text(report.leaderboard(RESULTS, {"better": 130.0}, {})).splitlines()
     assert len(lines) == 5
     assert re.match(r"better +1,234  1\.4427 .* 130 s$", lines[2])
     assert lines[3].endswith(" -")
 
 
 def page(results=RESULTS, entropy=ENTROPY):
-    rows = report.leaderboard(results, {})
+    rows = report.leaderboard(results, {}, {})
     return report.page(results, rows, entropy, SOURCES, "", "smoke")
 
 
@@ -265,6 +301,14 @@ def test_results_are_read(tmp_path):
     assert adapts.adaptive == {"every": 3}
 
 
+def test_a_training_has_a_picture_of_its_losses_and_layers():
+    found = result("a", 1.0)
+    picture = report.training_picture(found.curve, found.activations)
+    assert picture.startswith("<svg")
+    for text in ("validation", "trained", "output", "characters trained on"):
+        assert f">{text}<" in picture
+
+
 def test_curves_are_joined_for_dvc_plots():
     rows = report.joined_curves([result("a", 1.0), result("b", 2.0)])
     assert len(rows) == 6
@@ -277,7 +321,7 @@ def test_curves_are_joined_for_dvc_plots():
 
 
 def test_the_ladder_is_one_table_for_dvc_plots():
-    table = report.ladder(report.leaderboard(RESULTS, {}), ENTROPY)
+    table = report.ladder(report.leaderboard(RESULTS, {}, {}), ENTROPY)
     kinds = [row["kind"] for row in table]
     assert (kinds.count("curve"), kinds.count("model"), kinds.count("compressor")) == (14, 3, 1)
     held = [row for row in table if row["series"] == "Kneser-Ney, on the holdout"]

@@ -2,6 +2,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,9 +18,18 @@ mlflow = pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """Making MLflow's tables takes seconds, and every test needs a database of its own."""
+    folder = tmp_path_factory.mktemp("database")
+    mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
-def no_server(monkeypatch):
+def no_server(monkeypatch, tmp_path, empty_database):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
 
 
 DATASET = {"name": "shakespeare", "digest": "abc", "source": "data/encoded"}
@@ -35,6 +45,7 @@ def track(root, name="lstm", digest="d1"):
     weights = root / "weights.safetensors"
     weights.write_bytes(b"w")
     tracker.finish({"train_seconds": 2.0}, {"weights_sha256": digest}, [weights])
+    tracker.wait()
 
 
 def runs(root):
@@ -53,8 +64,8 @@ def test_a_run_holds_what_a_reader_looks_for(tmp_path, no_server, monkeypatch):
         later = tracking.Client("shakespeare", tmp_path)
         later.attach("d1", {"streaming.test.bits_per_char": 2.0}, [tmp_path / "metrics.json"])
 
-    client, (run_found,) = runs(tmp_path)
-    assert run_found.info.run_name == "lstm"
+    client, found = runs(tmp_path)
+    (run_found,) = [each for each in found if each.info.run_name == "lstm"]
     assert run_found.info.status == "FINISHED"
     assert run_found.data.params["training.steps"] == "3"
     assert run_found.data.metrics["train_seconds"] == 2.0
@@ -75,6 +86,45 @@ def test_a_run_holds_what_a_reader_looks_for(tmp_path, no_server, monkeypatch):
     stored = tmp_path / "mlartifacts" / run_id / "artifacts"
     assert (stored / "model" / "weights.safetensors").read_bytes() == b"w"
     assert (stored / "results" / "metrics.json").is_file()
+
+
+def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, monkeypatch):
+    """Found again by the experiment's name; none by hand, and none where nothing ran."""
+    nothing = tracking.Client("shakespeare", tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "train@lstm")
+    monkeypatch.setenv("DVC_EXP_NAME", "tired-newt")
+    (tmp_path / "report.html").write_text("all")
+    nothing.summarise({"best": 1.0}, [tmp_path / "report.html"])
+    assert runs(tmp_path)[1] == []
+    for name in ("lstm", "gpt"):
+        track(tmp_path, name, digest=name)
+    for _ in range(2):
+        nothing.summarise({"best": 1.0}, [tmp_path / "report.html"])
+    client, found = runs(tmp_path)
+    kinds = {each.info.run_name: each for each in found}
+    parent = kinds.pop("tired-newt")
+    assert parent.data.tags["charlm.kind"] == "pipeline"
+    assert parent.info.status == "FINISHED"
+    assert len(client.get_metric_history(parent.info.run_id, "best")) == 1
+    assert sorted(kinds) == ["gpt", "lstm"]
+    for each in kinds.values():
+        assert each.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    monkeypatch.delenv("DVC_EXP_NAME")
+    monkeypatch.delenv("DVC_STAGE")
+    track(tmp_path, "rnn", digest="rnn")
+    by_hand = next(each for each in runs(tmp_path)[1] if each.info.run_name == "rnn")
+    assert "mlflow.parentRunId" not in by_hand.data.tags
+
+
+def test_a_long_run_shows_what_the_machine_does(tmp_path, no_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    client = tracking.Client("shakespeare", tmp_path, watch=True)
+    client.start("a", {}, {}, DATASET)
+    time.sleep(1)
+    client.finish({}, {}, [])
+    _, (found,) = runs(tmp_path)
+    assert found.data.metrics["system/cpu_utilization_percentage"] >= 0
+    assert found.data.metrics["system/system_memory_usage_megabytes"] > 0
 
 
 def test_results_of_unknown_weights_are_left_out(tmp_path, no_server):
@@ -121,6 +171,7 @@ def test_a_server_that_never_answers_holds_no_training_up(tmp_path, monkeypatch,
             tracker.point(Point(step, step, 1.0, 1.0, 1.0, 1.0))
         assert time.monotonic() - started < 5
         tracker.finish({}, {}, [])
+        tracker.wait()
     assert capfd.readouterr().err.count("warning: MLflow tracking is off") == 1
 
 
@@ -139,6 +190,7 @@ def test_its_process_can_be_killed(tmp_path, no_server, capsys):
     for step in range(3):
         tracker.point(Point(step, step, 1.0, 1.0, 1.0, 1.0))
     tracker.finish({}, {}, [])
+    tracker.wait()
     assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1
 
 

@@ -47,7 +47,7 @@ def encode_text(
 def copy_project(destination: Path, zoo: Iterable[str] = (), **changes: Any) -> Path:
     """Copy what git tracks or would track, with some keys of params.yaml changed.
 
-    A zoo leaves only these entries, and the reproductions of them. Sources of the
+    A zoo leaves only these entries, their reproductions and repeats. Sources of the
     corpus that are relative to the project keep meaning the same files.
     """
     listed = subprocess.run(
@@ -83,9 +83,10 @@ def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
         for name in list(content[section]):
             if zoo and name not in zoo:
                 del content[section][name]
-    for name, copied in list(content["reproductions"].items()):
-        if copied["entry"] not in content["models"]:
-            del content["reproductions"][name]
+    for section in ("reproductions", "repeats"):
+        for name, copied in list(content[section].items()):
+            if copied["entry"] not in content["models"]:
+                del content[section][name]
     for name, value in changes.items():
         *parents, last = name.split("__")
         if len(parents) == 2 and parents[1] not in content[parents[0]]:

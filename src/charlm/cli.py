@@ -31,6 +31,22 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def model_option(explanation: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return the option --model of a command, which a shell completes from params.yaml."""
+    return click.option(
+        "--model", "name", required=True, help=explanation, shell_complete=_matching_models
+    )
+
+
+def _matching_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from charlm import params
+
+    try:
+        return sorted(name for name in params.load().entries if name.startswith(incomplete))
+    except UserError:
+        return []  # the command itself will say what is wrong
+
+
 def progress(total: int, unit: str, title: str, shown: bool = True) -> "tqdm[Any]":
     """Return a progress bar on standard error, shown on a terminal only."""
     return tqdm(

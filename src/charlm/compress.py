@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from charlm import params
-from charlm.cli import one_line_errors, progress
+from charlm.cli import model_option, one_line_errors, progress
 from charlm.errors import UserError
 from charlm.files import read_json, write_bytes
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
-model_option = click.option("--model", "name", required=True, help="A folder of models/.")
+of_model = model_option("A folder of models/.")
 input_argument = click.argument("source", type=click.Path(path_type=Path))
 output_argument = click.argument("destination", type=click.Path(path_type=Path))
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 @main.command()
-@model_option
+@of_model
 @click.option(
     "--adaptive", is_flag=True, help="Learn on the way, as `adaptive` in params.yaml says."
 )
@@ -88,7 +88,7 @@ def holdout(name: str, adaptive: bool) -> None:
 
 
 @main.command("file")
-@model_option
+@of_model
 @input_argument
 @output_argument
 @one_line_errors
@@ -124,7 +124,7 @@ def compress_file(name: str, source: Path, destination: Path) -> None:
 
 
 @main.command()
-@model_option
+@of_model
 @input_argument
 @output_argument
 @one_line_errors

@@ -107,6 +107,14 @@ class Reproduction(Schema):
     trained_on: Literal["all"]
 
 
+class Repeat(Schema):
+    """An entry of `models` once more, with another seed for fresh weights and for training."""
+
+    entry: str
+    model: str
+    seed: Seed
+
+
 class Entry(Schema):
     """A model of the zoo; `model` is its architecture."""
 
@@ -183,6 +191,7 @@ class Params(Schema):
     mixtures: dict[str, Mixed]
     adaptive: dict[str, Adaptive]
     reproductions: dict[str, Reproduction]
+    repeats: dict[str, Repeat]
 
     @property
     def ranked(self) -> dict[str, Entry]:
@@ -200,9 +209,24 @@ class Params(Schema):
         }
 
     @property
+    def repeated(self) -> dict[str, Trained]:
+        """The entries of `models` with other seeds, by name of the repeat."""
+        return {
+            name: self.models[copied.entry].model_copy(update={"name": name})
+            for name, copied in self.repeats.items()
+        }
+
+    @property
     def entries(self) -> dict[str, Entry]:
         """Every model there is, by name."""
-        return {**self.ranked, **self.trained}
+        return {**self.ranked, **self.trained, **self.repeated}
+
+    def seeds_of(self, name: str) -> Seeds:
+        """Return the seeds that a model is trained with."""
+        if name not in self.repeats:
+            return self.seeds
+        seed = self.repeats[name].seed
+        return self.seeds.model_copy(update={"initialisation": seed, "training": seed})
 
     def entry(self, name: str) -> Entry:
         """Return any model's entry.
@@ -218,7 +242,7 @@ class Params(Schema):
         Raises:
             UserError: params.yaml has no such model.
         """
-        return _named("model", name, self.trained)
+        return _named("model", name, {**self.trained, **self.repeated})
 
     def counts(self, name: str) -> Counting:
         """Return the entry of a model that counts.
@@ -345,19 +369,7 @@ def _parse(content: Any, where: str) -> Params:
                 f"{where}: adaptive.{name}: {_unknown('model', name, able)}; "
                 "without it, leave this out too"
             )
-    for name, copied in settings.reproductions.items():
-        key = f"{where}: reproductions.{name}"
-        _check_name(name, f"{where}: reproductions")
-        if name in settings.ranked:
-            raise UserError(f"{key}: the zoo has an entry of this name; choose another")
-        if copied.entry not in settings.models:
-            raise UserError(
-                f"{key}.entry: {_unknown('model', copied.entry, settings.models)}; "
-                "without it, leave this reproduction out too"
-            )
-        architecture = settings.models[copied.entry].model
-        if copied.model != architecture:
-            raise UserError(f"{key}.model: must be {architecture}, as in models.{copied.entry}")
+    _check_copies(settings, where)
     return settings
 
 
@@ -381,6 +393,26 @@ def _check_name(name: Any, where: str) -> None:
         raise UserError(
             f"{where}: '{name}' cannot be a name (small letters, digits and _, at most 64)"
         )
+
+
+def _check_copies(settings: Params, where: str) -> None:
+    """Refuse a reproduction or a repeat of what is not there, or under a name that is taken."""
+    taken = list(settings.ranked)
+    for section in ("reproductions", "repeats"):
+        for name, copied in getattr(settings, section).items():
+            key = f"{where}: {section}.{name}"
+            _check_name(name, f"{where}: {section}")
+            if name in taken:
+                raise UserError(f"{key}: the zoo has an entry of this name; choose another")
+            if copied.entry not in settings.models:
+                raise UserError(
+                    f"{key}.entry: {_unknown('model', copied.entry, settings.models)}; "
+                    "without it, leave this out too"
+                )
+            architecture = settings.models[copied.entry].model
+            if copied.model != architecture:
+                raise UserError(f"{key}.model: must be {architecture}, as in models.{copied.entry}")
+            taken.append(name)
 
 
 def _check_members(entry: Mixed, known: list[str], key: str) -> None:

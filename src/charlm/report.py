@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import jinja2
@@ -82,15 +83,13 @@ def read_result(folder: Path, *, trained: bool, mixed: bool, adapts: bool) -> Re
         UserError: a file is missing or damaged.
     """
     try:
-        table = (folder / "curve.csv").read_text(encoding="utf-8") if trained else ""
+        curve = read_curve(folder / "curve.csv") if trained else []
         with (folder / "sample.txt").open(encoding="utf-8", newline="") as file:
             sample = file.read()
     except OSError as error:
         raise UserError(
             f"{error.filename} cannot be read ({error.strerror}): run `dvc repro`"
         ) from None
-    rows = csv.DictReader(io.StringIO(table))
-    curve = [{key: float(value) for key, value in row.items()} for row in rows]
     metrics = read_json(folder / "metrics.json")
     activations = read_json(folder / "activations.json") if trained else None
     mixture = read_json(folder / "mixture.json") if mixed else None
@@ -99,13 +98,22 @@ def read_result(folder: Path, *, trained: bool, mixed: bool, adapts: bool) -> Re
     return Result(folder.name, metrics, sample, passage, curve, activations, mixture, adaptive)
 
 
-def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, Any]]:
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """Return the rows of curve.csv as numbers."""
+    with path.open(encoding="utf-8", newline="") as table:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(table)]
+
+
+def leaderboard(
+    results: list[Result], times: dict[str, Any], repeats: dict[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
     """Return a row a model, best streaming validation loss first.
 
     Args:
         results: of all models in the zoo.
         times: seconds of training by model, from the recorded benchmark of the scale in use; a
             model that is not in it has None.
+        repeats: contents of metrics.json of the same models with other seeds, by model.
     """
     rows = [
         {
@@ -122,11 +130,35 @@ def leaderboard(results: list[Result], times: dict[str, Any]) -> list[dict[str, 
                 }
                 for way in WAYS
             },
+            "over_seeds": over_seeds([result.metrics, *repeats.get(result.name, [])]),
             "training_seconds": times.get(result.name),
         }
         for result in results
     ]
     return sorted(rows, key=lambda row: row["streaming"]["validation"]["nats_per_char"])
+
+
+def over_seeds(metrics: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return mean and standard deviation of the losses of one model with several seeds.
+
+    Args:
+        metrics: contents of metrics.json, one a seed.
+
+    Returns:
+        bits per character by way and split, and the number of seeds; None for one seed, which has
+        no spread.
+    """
+    if len(metrics) == 1:
+        return None
+
+    def summary(way: str, split: str) -> dict[str, float]:
+        bits = [found[way][split]["bits_per_char"] for found in metrics]
+        return {"mean_bits_per_char": mean(bits), "sd_bits_per_char": stdev(bits)}
+
+    return {
+        "seeds": len(metrics),
+        **{way: {split: summary(way, split) for split in HELD_OUT} for way in WAYS},
+    }
 
 
 def joined_curves(results: list[Result]) -> list[dict[str, str | float]]:
@@ -173,6 +205,33 @@ def ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> list[dict[str
     ]
 
 
+def bars(
+    results: list[Result], rows: list[dict[str, Any]], entropy: dict[str, Any]
+) -> list[tuple[float, str, str, str]]:
+    """Return bits per character on the holdout, name, remark and kind, the best first.
+
+    Kinds are model, adaptive (models and compressors that learn while they are scored) and
+    reference: what is known without a model. What is worse than not knowing anything is left out,
+    so that the others can be told apart.
+
+    Args:
+        results: of all models in the zoo.
+        rows: their leaderboard.
+        entropy: content of results/entropy.json.
+    """
+    uniform = math.log2(entropy["symbols"])
+    known = entropy["texts"]["whole"]["orders"][0]["estimates"]["plug_in"]["bits_per_char"]
+    found = [(known, "symbol frequencies", "", "reference"), (uniform, "nothing", "", "reference")]
+    for row in rows:
+        seconds = row["training_seconds"]
+        took = f"{seconds:.{0 if seconds >= 1 else 1}f} s" if seconds else ""
+        found.append((row["streaming"]["holdout"]["bits_per_char"], row["model"], took, "model"))
+    learning = [(each["name"], each["holdout"]) for each in entropy["compressors"]]
+    learning += [(each.name, each.adaptive["holdout"]) for each in results if each.adaptive]
+    found += [(leaf["bits_per_char"], name, "adaptive", "adaptive") for name, leaf in learning]
+    return sorted(each for each in found if each[0] <= uniform)
+
+
 def page(
     results: list[Result],
     rows: list[dict[str, Any]],
@@ -191,16 +250,10 @@ def page(
         machine: that the training times were recorded on; "" if there are none.
         scale: the budgets in use.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("charlm", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     by_name = {result.name: result for result in results}
     ordered = [by_name[row["model"]] for row in rows]
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         rows=rows,
         results=ordered,
         entropy=entropy,
@@ -215,14 +268,28 @@ def page(
         machine=machine,
         scale=scale,
         uniform=math.log2(entropy["symbols"]),
+        bars=bars(ordered, rows, entropy),
+        trained=[result.name for result in ordered if result.curve],
         passages={result.name: result.passage for result in ordered},
-        curves=_svg(_draw_curves(ordered), "curves"),
-        ladder=_svg(_draw_ladder(rows, entropy), "ladder"),
-        start=_svg(_draw_start(ordered, math.log(entropy["symbols"])), "start"),
+        curves=as_svg(_draw_curves(ordered, rows), "curves"),
+        ladder=as_svg(_draw_ladder(rows, entropy), "ladder"),
+        start=as_svg(_draw_start(ordered, math.log(entropy["symbols"])), "start"),
     )
 
 
-def _svg(figure: Figure, name: str) -> str:
+def render(template: str, **values: Any) -> str:
+    """Return a page of charlm/templates; every value is escaped unless the template says safe."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("charlm", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def as_svg(figure: Figure, name: str) -> str:
     """Return a figure as SVG, the same bytes every time; its ids begin with its name."""
     # Text stays text: it is found by a search, read aloud, and needs no font in the file.
     with mpl.rc_context({"svg.hashsalt": "charlm", "svg.fonttype": "none"}):
@@ -233,7 +300,8 @@ def _svg(figure: Figure, name: str) -> str:
     return re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", text[text.index("<svg") :])
 
 
-def _axes() -> tuple[Figure, Any]:
+def axes_alone() -> tuple[Figure, Any]:
+    """Return a figure with nothing in it but axes."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(alpha=0.25)
@@ -241,29 +309,76 @@ def _axes() -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _colours(count: int) -> list[Any]:
+def colours(count: int) -> list[Any]:
     """Return a colour a model, in the order of the leaderboard, the same in every picture."""
     palette = mpl.color_sequences["tab10" if count <= 10 else "tab20"]
     return [palette[index % len(palette)] for index in range(count)]
 
 
-def _draw_curves(results: list[Result]) -> Figure:
-    """Draw the validation estimate of each model against the characters it was trained on."""
-    figure, axes = _axes()
-    for result, colour in zip(results, _colours(len(results)), strict=True):
-        if not result.curve:
+def _draw_curves(results: list[Result], rows: list[dict[str, Any]]) -> Figure:
+    """Draw the validation estimate of each model against what its training took.
+
+    Args:
+        results: in the order of the leaderboard.
+        rows: the leaderboard, whose seconds give the picture on the right; without any there is
+            none, and no model has a place there whose time was not recorded.
+    """
+    timed = [row["training_seconds"] for row in rows]
+    figure = Figure(figsize=(12 if any(timed) else 9, 5), layout="constrained")
+    all_axes = figure.subplots(1, 2 if any(timed) else 1, sharey=True, squeeze=False)[0]
+    for result, colour, seconds in zip(results, colours(len(results)), timed, strict=True):
+        points = [row for row in result.curve if row["characters"]]
+        bits = [row["validation_nats"] / math.log(2) for row in points]
+        seen = [row["characters"] for row in points]
+        if not seen:
             continue
-        seen = [row["characters"] for row in result.curve if row["characters"]]
-        bits = [row["validation_nats"] / math.log(2) for row in result.curve if row["characters"]]
-        axes.plot(seen, bits, marker=".", color=colour, label=result.name)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    axes.set_xlabel("characters trained on")
-    axes.set_ylabel("validation, bits per character (estimate)")
+        all_axes[0].plot(seen, bits, marker=".", color=colour, label=result.name)
+        if seconds:
+            # Every step of a training takes as long as another.
+            taken = [seconds * characters / seen[-1] for characters in seen]
+            all_axes[1].plot(taken, bits, marker=".", color=colour)
+    for axes, title in zip(
+        all_axes, ("characters trained on", "seconds of training"), strict=False
+    ):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axes.set_xlabel(title)
+    all_axes[0].set_ylabel("validation, bits per character (estimate)")
     figure.legend(loc="outside right upper", frameon=False)
     return figure
+
+
+def training_picture(curve: list[dict[str, float]], activations: dict[str, Any]) -> str:
+    """Return what MLflow shows of one training, as SVG: its losses and what flows in its layers.
+
+    Args:
+        curve: rows of curve.csv.
+        activations: content of activations.json.
+    """
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    seen = [row["characters"] for row in curve]
+    for kind in ("train", "validation"):
+        left.plot(seen, [row[f"{kind}_nats"] / math.log(2) for row in curve], label=kind)
+    left.set_xlabel("characters trained on")
+    left.set_ylabel("bits per character (estimate)")
+    names: list[str] = []
+    for when, found in activations.items():
+        layers = [row for row in found["layers"] if None not in (row["mean_abs"], row["sd"])]
+        names = [row["layer"] for row in layers]
+        mean_abs, sd = ([row[key] for row in layers] for key in ("mean_abs", "sd"))
+        right.errorbar(range(len(names)), mean_abs, sd, fmt="o", capsize=3, label=when)
+    right.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    right.set_ylabel("mean |x|; bars: standard deviation of x")
+    for axes in (left, right):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return as_svg(figure, "training")
 
 
 def spread(levels: list[float], gap: float) -> list[float]:
@@ -283,7 +398,7 @@ def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(11, 9), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     orders = entropy["texts"]["whole"]["orders"]
-    for (key, title), colour in zip(ESTIMATORS.items(), ("0.45", *_colours(3)), strict=True):
+    for (key, title), colour in zip(ESTIMATORS.items(), ("0.45", *colours(3)), strict=True):
         left.plot(
             [row["order"] - 1 for row in orders],
             [row["estimates"][key]["conditional_bits_per_char"] for row in orders],
@@ -310,7 +425,7 @@ def _draw_ladder(rows: list[dict[str, Any]], entropy: dict[str, Any]) -> Figure:
     left.legend(frameon=False, loc="lower left")
     points = [
         (row["streaming"]["holdout"]["bits_per_char"], row["model"], colour, "o")
-        for row, colour in zip(rows, _colours(len(rows)), strict=True)
+        for row, colour in zip(rows, colours(len(rows)), strict=True)
     ]
     points += [
         (found["holdout"]["bits_per_char"], f"{found['name']} (adaptive)", "0.3", "D")
@@ -350,7 +465,7 @@ def _draw_start(results: list[Result], uniform: float) -> Figure:
         results: in the order of the leaderboard.
         uniform: nats per character of not knowing anything.
     """
-    figure, axes = _axes()
+    figure, axes = axes_alone()
     axes.axhline(uniform, color="0.45", linestyle="--", linewidth=1)
     axes.annotate(
         f"not knowing: {uniform:.2f} nats",
@@ -360,7 +475,7 @@ def _draw_start(results: list[Result], uniform: float) -> Figure:
         textcoords="offset points",
         ha="right",
     )
-    for result, colour in zip(results, _colours(len(results)), strict=True):
+    for result, colour in zip(results, colours(len(results)), strict=True):
         if result.activations is None:
             continue
         points = []

@@ -1,15 +1,15 @@
 """Bring MLflow in line with what lies in models/ and results/: `python -m charlm.track`."""
 
-import csv
+import tempfile
 import time
 from pathlib import Path
 
 import click
 
-from charlm import encoding, params, tracking
+from charlm import encoding, params, report, tracking
 from charlm.cli import one_line_errors
 from charlm.errors import UserError
-from charlm.files import project_root, read_json
+from charlm.files import project_root, read_json, write_text
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -57,15 +57,33 @@ def add(client: tracking.Client, name: str, settings: params.Params) -> bool:
         extra: dict[str, float] = {}
         if isinstance(entry, params.Trained):
             files += [results / "curve.csv", results / "activations.json"]
-            with (results / "curve.csv").open(encoding="utf-8") as table:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(table)]
-            for row in rows:
+            for row in report.read_curve(results / "curve.csv"):
                 client.point(*tracking.point_metrics(row), int(time.time() * 1000))
             extra = tracking.flow_metrics(read_json(results / "activations.json"))
         client.finish(extra, {"weights_sha256": weights}, files)
     metrics = tracking.evaluation_metrics(results / "metrics.json")
-    client.attach(weights, metrics, [results / "metrics.json", results / "sample.txt"])
+    with tempfile.TemporaryDirectory() as scratch:
+        client.attach(weights, metrics, results_of(name, settings, Path(scratch)))
     return missing
+
+
+def results_of(name: str, settings: params.Params, scratch: Path) -> list[Path]:
+    """Return the files of later stages that a model's run holds, with a picture if it has a curve.
+
+    Args:
+        name: of any model.
+        settings: of params.yaml.
+        scratch: a folder for the picture.
+    """
+    folder = RESULTS / name
+    # A repeat draws no text.
+    files = [file for file in (folder / "metrics.json", folder / "sample.txt") if file.is_file()]
+    if name in settings.models:
+        curve = report.read_curve(folder / "curve.csv")
+        drawn = report.training_picture(curve, read_json(folder / "activations.json"))
+        files.append(scratch / name / "training.svg")
+        write_text(files[-1], drawn)
+    return files
 
 
 if __name__ == "__main__":

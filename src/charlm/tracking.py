@@ -5,6 +5,8 @@ longer than importing torch, and a server that hangs or dies must cost a trainin
 goes wrong is said once on standard error, and everything after it is left out.
 """
 
+import atexit
+import contextlib
 import hashlib
 import json
 import logging
@@ -59,13 +61,18 @@ class Client:
     Args:
         experiment: name of the MLflow experiment, made if it does not exist.
         root: the project's root.
+        watch: whether runs get what the machine does meanwhile: processor, memory, disk, network,
+            GPU.
     """
 
-    def __init__(self, experiment: str, root: Path) -> None:
+    def __init__(self, experiment: str, root: Path, watch: bool = False) -> None:
         self._client: MlflowClient | None = None
         self._experiment = experiment
         self._root = root
+        self._watch = watch
         self._run_id = ""
+        self._parent_id = ""
+        self._machine: Any = None
         self._pending: list[tuple[str, float, int, int]] = []
         self._known: set[int] = set()
         self._flushed = time.monotonic()
@@ -80,6 +87,8 @@ class Client:
         goes_on: bool = False,
     ) -> None:
         """Open a run, or again the run of the same training that did not end.
+
+        Its parent is the run of the pipeline or the experiment that DVC runs.
 
         Args:
             name: of the run.
@@ -141,6 +150,15 @@ class Client:
         """
         self._guard(lambda client: self._attach(client, weights, metrics, files))
 
+    def summarise(self, metrics: dict[str, float], files: list[Path]) -> None:
+        """Add what is of no single model to the run of the pipeline, if anything ran in it, once.
+
+        Args:
+            metrics: by name.
+            files: kept under `reports`.
+        """
+        self._guard(lambda client: self._summarise(client, metrics, files))
+
     def _guard(self, action: "Callable[[MlflowClient], None]") -> None:
         """Run an action; at the first failure say so and give tracking up."""
         try:
@@ -169,6 +187,30 @@ class Client:
                 self._experiment_id = found.experiment_id
         self._client = client
 
+    def _pipeline(self, client: "MlflowClient") -> Any:
+        """Return the run of the pipeline or the experiment that DVC runs, if it has one."""
+        found = _pipeline()
+        if found is None:
+            return None
+        wanted = f"tags.`pipeline.identity` = '{found[1]}'"
+        runs = client.search_runs([self._experiment_id], wanted, max_results=1)
+        return runs[0] if runs else None
+
+    def _parent(self, client: "MlflowClient") -> str:
+        """Return the run's id of what DVC runs, made if there is none; nothing without DVC."""
+        if (found := _pipeline()) is None:
+            return ""
+        with FileLock(self._root / ".mlflow.lock", timeout=60):
+            if run := self._pipeline(client):
+                client.update_run(run.info.run_id, status="RUNNING")
+                return str(run.info.run_id)
+            name, identity = found
+            tags = {**_surroundings(self._root), "pipeline.identity": identity}
+            tags |= {"mlflow.source.name": "dvc", "charlm.kind": "pipeline"}
+            del tags["dvc.stage"]
+            run = client.create_run(self._experiment_id, tags=tags, run_name=name)
+            return str(run.info.run_id)
+
     def _start(
         self,
         client: "MlflowClient",
@@ -187,10 +229,16 @@ class Client:
             open_ones = ("KILLED", "FAILED", *(["RUNNING"] if goes_on else []))
             if found and found[0].info.status in open_ones:
                 self._run_id = found[0].info.run_id
-                client.update_run(self._run_id, status="RUNNING")
+                self._parent_id = found[0].data.tags.get("mlflow.parentRunId", "")
+                self._set_status(client, "RUNNING")
                 points = client.get_metric_history(self._run_id, "validation_nats")
                 self._known = {point.step for point in points}
+                self._watch_machine(goes_on=True)
                 return
+        tags["charlm.kind"] = "model"
+        self._parent_id = self._parent(client)
+        if self._parent_id:
+            tags["mlflow.parentRunId"] = self._parent_id
         run = client.create_run(self._experiment_id, tags=tags, run_name=name)
         self._run_id = run.info.run_id
         flat = [Param(key, str(value)) for key, value in _flatten(parameters)]
@@ -198,6 +246,31 @@ class Client:
         source = f'{{"path": "{dataset["source"]}"}}'
         corpus = Dataset(dataset["name"], dataset["digest"], "local", source)
         client.log_inputs(self._run_id, datasets=[DatasetInput(corpus)])
+        self._watch_machine(goes_on=False)
+
+    def _watch_machine(self, goes_on: bool) -> None:
+        """Log what the machine does every ten seconds, in a thread."""
+        if not self._watch:
+            return
+        from mlflow.system_metrics import system_metrics_monitor
+
+        # What goes wrong with it goes wrong with the run too, which says so once.
+        logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.CRITICAL)
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._root / 'mlflow.db'}"
+        self._machine = system_metrics_monitor.SystemMetricsMonitor(
+            self._run_id, resume_logging=goes_on, tracking_uri=uri
+        )
+        self._machine.start()
+
+    def _set_status(self, client: "MlflowClient", status: str) -> None:
+        """Set the status of the run and of the pipeline's."""
+        if status != "RUNNING" and self._machine is not None:
+            self._machine.finish()
+        for run_id in filter(None, (self._run_id, self._parent_id)):
+            if status == "RUNNING":
+                client.update_run(run_id, status=status)
+            else:
+                client.set_terminated(run_id, status)
 
     def _flush(self, client: "MlflowClient") -> None:
         from mlflow.entities import Metric
@@ -218,27 +291,27 @@ class Client:
         _log(client, self._run_id, metrics, tags)
         for file in files:
             client.log_artifact(self._run_id, str(file), "model")
-        client.set_terminated(self._run_id)
+        self._set_status(client, "FINISHED")
         self._run_id = ""
 
     def _fail(self, client: "MlflowClient", status: str) -> None:
         self._flush(client)
-        client.set_terminated(self._run_id, status)
+        self._set_status(client, status)
         self._run_id = ""
 
     def _attach(
         self, client: "MlflowClient", weights: str, metrics: dict[str, float], files: list[Path]
     ) -> None:
-        runs = self._made(client, weights)
-        content = b"\0".join(file.read_bytes() for file in files)
-        digest = hashlib.sha256(content).hexdigest()
         # A model that DVC restored from its cache was trained in no run of this database.
-        if not runs or runs[0].data.tags.get("results_sha256") == digest:
-            return
-        run_id = runs[0].info.run_id
-        for file in files:
-            client.log_artifact(run_id, str(file), "results")
-        _log(client, run_id, metrics, {"results_sha256": digest})
+        for run in self._made(client, weights):
+            _attach(client, run, metrics, files, "results")
+
+    def _summarise(
+        self, client: "MlflowClient", metrics: dict[str, float], files: list[Path]
+    ) -> None:
+        # Stages that DVC restored from its cache make no run, so there may be none.
+        if run := self._pipeline(client):
+            _attach(client, run, metrics, files, "reports")
 
     def _made(self, client: "MlflowClient", weights: str) -> list[Any]:
         """Return the newest run that made these weights, if there is one."""
@@ -249,8 +322,8 @@ class Client:
 class Tracker:
     """One training's run, by a `Client` in a process of its own.
 
-    Calls return at once; `finish` and `fail` wait for what is still to be sent. If the training's
-    process is killed, the run is closed as KILLED.
+    Calls return at once; what is still to be sent when the process exits is waited for then, so
+    that it costs nothing while there is other work. If it is killed, the run is closed as KILLED.
 
     Args:
         experiment: name of the MLflow experiment, made if it does not exist.
@@ -273,6 +346,7 @@ class Tracker:
             process_group=0,
         )
         self._send("connect", experiment, str(root))
+        atexit.register(self.wait)
 
     def start(
         self,
@@ -291,26 +365,23 @@ class Tracker:
         self._send("point", step, values, int(time.time() * 1000))
 
     def finish(self, metrics: dict[str, float], tags: dict[str, str], files: list[Path]) -> None:
-        """Attach files, close the run as finished and wait until all of it was sent."""
+        """Attach files and close the run as finished."""
         self._send("finish", metrics, tags, [str(file.absolute()) for file in files])
-        self._end()
 
     def fail(self, status: str) -> None:
         """Close the run as FAILED or KILLED."""
         self._send("fail", status)
-        self._end()
 
-    def _send(self, method: str, *arguments: Any) -> None:
-        if self._process is None or self._process.stdin is None:
-            return
-        try:
-            self._process.stdin.write(json.dumps([method, *arguments]) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            self._process = None
-            _warn("its process ended")
+    def attach(self, weights: str, metrics: dict[str, float], files: list[Path]) -> None:
+        """Add the results of later stages to a run; arguments as in `Client.attach`."""
+        self._send("attach", weights, metrics, [str(file.absolute()) for file in files])
 
-    def _end(self) -> None:
+    def summarise(self, metrics: dict[str, float], files: list[Path]) -> None:
+        """Add what is of no single model to the pipeline's run; as in `Client.summarise`."""
+        self._send("summarise", metrics, [str(file.absolute()) for file in files])
+
+    def wait(self) -> None:
+        """Wait until all of it was sent; nothing can be sent afterwards."""
         if self._process is None:
             return
         try:
@@ -323,6 +394,16 @@ class Tracker:
             if self._process.returncode:
                 _warn("its process ended")
         self._process = None
+
+    def _send(self, method: str, *arguments: Any) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(json.dumps([method, *arguments]) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            self._process = None
+            _warn("its process ended")
 
 
 def _serve(lines: IO[str]) -> None:
@@ -337,11 +418,11 @@ def _serve(lines: IO[str]) -> None:
 
     threading.Thread(target=receive, daemon=True).start()
     _, experiment, root = json.loads(calls.get())
-    client = Client(experiment, Path(root))
+    client = Client(experiment, Path(root), watch=True)
     while line := calls.get():
         method, *arguments = json.loads(line)
-        if method == "finish":
-            arguments[2] = [Path(file) for file in arguments[2]]
+        if method in ("finish", "attach", "summarise"):
+            arguments[-1] = [Path(file) for file in arguments[-1]]
         getattr(client, method)(*arguments)
     client.fail("KILLED")
 
@@ -362,6 +443,35 @@ def _log(
         metrics=[Metric(key, value, stamp, 0) for key, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
+
+
+def _attach(
+    client: "MlflowClient", run: Any, metrics: dict[str, float], files: list[Path], folder: str
+) -> None:
+    """Add metrics and files to a run that has not just these already."""
+    content = b"\0".join(file.read_bytes() for file in files)
+    digest = hashlib.sha256(content).hexdigest()
+    if run.data.tags.get(f"{folder}_sha256") == digest:
+        return
+    for file in files:
+        client.log_artifact(run.info.run_id, str(file), folder)
+    _log(client, run.info.run_id, metrics, {f"{folder}_sha256": digest})
+
+
+def _pipeline() -> tuple[str, str] | None:
+    """Return name and identity of what DVC runs just now: an experiment, or a `dvc repro`."""
+    if "DVC_STAGE" not in os.environ:
+        return None
+    if name := os.environ.get("DVC_EXP_NAME"):
+        return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}"
+    import psutil
+
+    for process in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):
+            if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
+                started = f"{platform.node()} {process.pid} {process.create_time()}"
+                return "dvc repro", hashlib.sha256(started.encode()).hexdigest()
+    return None
 
 
 def _flatten(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -424,6 +534,15 @@ def evaluation_metrics(path: Path) -> dict[str, float]:
     content = read_json(path)
     kept = {way: content[way] for way in ("windowed", "streaming") if way in content}
     return {key: float(value) for key, value in _flatten(kept)}
+
+
+def entropy_metrics(path: Path) -> dict[str, float]:
+    """Return entropy.json as MLflow metrics: entropy.plug_in.order_3 and so on, in bits."""
+    return {
+        f"entropy.{name}.order_{row['order']}": found["conditional_bits_per_char"]
+        for row in read_json(path)["texts"]["whole"]["orders"]
+        for name, found in row["estimates"].items()
+    }
 
 
 def flow_metrics(flow: dict[str, Any]) -> dict[str, float]:

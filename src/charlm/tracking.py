@@ -1,4 +1,4 @@
-"""MLflow, beside the flow: the only module that imports it, and never a reason to stop training.
+"""MLflow, beside the flow: the one way to it, and never a reason to stop training.
 
 A training logs through a `Tracker`, whose MLflow runs in a process of its own: importing it takes
 longer than importing torch, and a server that hangs or dies must cost a training nothing. Whatever
@@ -48,11 +48,47 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def weights_digest(folder: Path) -> str:
     """Return the SHA-256 of a model's weights, by which results find the run that made them."""
     return sha256(folder / "weights.safetensors")
+
+
+def connect(experiment: str, root: Path) -> tuple["MlflowClient", str]:
+    """Return a client of the server of the environment, or of mlflow.db, and an experiment's id.
+
+    Args:
+        experiment: name of the MLflow experiment, made if it does not exist.
+        root: the project's root.
+    """
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    # Two workers that make the database at once would each find half of the other's tables.
+    with FileLock(root / ".mlflow.lock", timeout=60):
+        client = MlflowClient(uri or f"sqlite:///{root / 'mlflow.db'}")
+        found = client.get_experiment_by_name(experiment)
+        if found is not None:
+            return client, found.experiment_id
+        artifacts = None if uri else (root / "mlartifacts").as_uri()
+        # Without it MLflow's pages open on what they have for language model agents.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return client, client.create_experiment(experiment, artifacts, kind)
+
+
+def runs_that_made(client: "MlflowClient", experiment_id: str, weights: str) -> list[Any]:
+    """Return the newest run that made these weights, if there is one.
+
+    Args:
+        client: as `connect` returns it.
+        experiment_id: of the experiment to look in.
+        weights: digest of the model's weights.
+    """
+    made = f"tags.weights_sha256 = '{weights}'"
+    return list(client.search_runs([experiment_id], made, max_results=1))
 
 
 class Client:
@@ -137,7 +173,9 @@ class Client:
             weights: digest of the model's weights.
         """
         found: list[Any] = []
-        self._guard(lambda client: found.extend(self._made(client, weights)))
+        self._guard(
+            lambda client: found.extend(runs_that_made(client, self._experiment_id, weights))
+        )
         return bool(found)
 
     def attach(self, weights: str, metrics: dict[str, float], files: list[Path]) -> None:
@@ -170,22 +208,7 @@ class Client:
             _warn(str(error) or type(error).__name__)
 
     def _connect(self, _: Any) -> None:
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        from mlflow import MlflowClient
-
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        # Two workers that make the database at once would each find half of the other's tables.
-        with FileLock(self._root / ".mlflow.lock", timeout=60):
-            client = MlflowClient(uri or f"sqlite:///{self._root / 'mlflow.db'}")
-            found = client.get_experiment_by_name(self._experiment)
-            if found is None:
-                artifacts = None if uri else (self._root / "mlartifacts").as_uri()
-                # Without it MLflow's pages open on what they have for language model agents.
-                kind = {"mlflow.experimentKind": "custom_model_development"}
-                self._experiment_id = client.create_experiment(self._experiment, artifacts, kind)
-            else:
-                self._experiment_id = found.experiment_id
-        self._client = client
+        self._client, self._experiment_id = connect(self._experiment, self._root)
 
     def _pipeline(self, client: "MlflowClient") -> Any:
         """Return the run of the pipeline or the experiment that DVC runs, if it has one."""
@@ -314,9 +337,7 @@ class Client:
             _attach(client, run, metrics, files, "reports")
 
     def _made(self, client: "MlflowClient", weights: str) -> list[Any]:
-        """Return the newest run that made these weights, if there is one."""
-        made = f"tags.weights_sha256 = '{weights}'"
-        return list(client.search_runs([self._experiment_id], made, max_results=1))
+        return runs_that_made(client, self._experiment_id, weights)
 
 
 class Tracker:

@@ -18,6 +18,11 @@ hypothesis_settings.load_profile("charlm")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="run what `make torture` runs too")
+    parser.addoption(
+        "--services",
+        action="store_true",
+        help="run what needs servers and a browser: make services",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -57,7 +57,7 @@ def test_a_command_of_the_documents_exists(command):
     elif first == "dvc":
         check_dvc(rest)
     else:
-        assert first in ("git", "cd", "source", "pip", "mlflow"), command
+        assert first in ("git", "cd", "source", "pip", "mlflow", "curl"), command
 
 
 def check_dvc(rest: list[str]) -> None:

@@ -14,6 +14,7 @@ COMMANDS = {
         "compare",
         "compress",
         "ladder",
+        "register",
         "search",
         "summary",
         "track",

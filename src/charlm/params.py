@@ -99,6 +99,12 @@ class Sampling(Schema):
         return context
 
 
+class Request(Sampling):
+    """What one call of a served model asks for."""
+
+    seed: Seed
+
+
 class Reproduction(Schema):
     """An entry of `models` once more, trained as its document did: on all of the text."""
 
@@ -385,6 +391,15 @@ def override(sampling: Sampling, given: Mapping[str, Any]) -> Sampling:
         {**sampling.model_dump(), **changes},
         lambda key: f"--{key.replace('_', '-')}",
     )
+
+
+def request(values: Mapping[str, Any]) -> Request:
+    """Check what a call of a served model asks for.
+
+    Raises:
+        UserError: a value is impossible; the message begins with its key.
+    """
+    return _validate(Request, values, str)
 
 
 def _check_name(name: Any, where: str) -> None:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui track torture sweep sources-long compress
+.PHONY: help setup repro test lint smoke ui track torture sweep walk serve sources-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,13 @@ torture: setup  ## kill trainings at random, compare every byte; thousands of ba
 
 sweep: setup  ## 24 experiments by four workers over one MLflow database: none lost, none doubled? (12 minutes)
 	@python -m tests.sweep
+
+walk: setup  ## run every command of README.md in a copy, as a newcomer would (10 minutes)
+	@python -m tests.walk
+
+serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=5001)
+	@address=$$(python -m charlm.register $(if $(MODEL),--model $(MODEL))) && \
+	  MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false mlflow models serve -m "$$address" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
 sources-long: setup  ## the published runs that take hours, those not recorded yet
 	@python -m charlm.check

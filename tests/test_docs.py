@@ -11,6 +11,7 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
+from charlm import __main__ as charlm
 from charlm import params, report, sources
 from tests import licences
 from tests.workspace import PROJECT
@@ -19,10 +20,10 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 
 
-def commands() -> list[str]:
+def commands(*documents: str) -> list[str]:
     """Return the lines of the documents' shell blocks that are commands (their prompt is $)."""
     found = []
-    for document in DOCUMENTS:
+    for document in documents:
         blocks = re.findall(r"```(?:console|sh)\n(.*?)```", (PROJECT / document).read_text(), re.S)
         for block in blocks:
             joined = block.replace("\\\n", " ")
@@ -37,10 +38,10 @@ def words(command: str) -> list[str]:
 
 
 def test_the_documents_have_commands():
-    assert len(commands()) > 15
+    assert len(commands(*DOCUMENTS)) > 15
 
 
-@pytest.mark.parametrize("command", sorted(set(commands())))
+@pytest.mark.parametrize("command", sorted(set(commands(*DOCUMENTS))))
 def test_a_command_of_the_documents_exists(command):
     first, *rest = words(command)
     while "=" in first:
@@ -56,8 +57,12 @@ def test_a_command_of_the_documents_exists(command):
             module.main.make_context(rest[1], rest[2:])
     elif first == "dvc":
         check_dvc(rest)
+    elif first == "charlm":
+        command = charlm.main.get_command(click.Context(charlm.main), rest[0])
+        assert command is not None
+        command.make_context(rest[0], rest[1:])
     else:
-        assert first in ("git", "cd", "source", "pip", "mlflow", "curl"), command
+        assert first in ("git", "cd", "source", "pip", "mlflow", "curl", "eval"), command
 
 
 def check_dvc(rest: list[str]) -> None:
@@ -73,12 +78,14 @@ def check_dvc(rest: list[str]) -> None:
             section, name = override[1:].split(".")
             del content[section][name]
             continue
-        key, value = override.split("=", 1)
+        # Hydra adds what begins with a plus, and refuses any other key that is not there.
+        last_is_new = override.startswith("+")
+        key, value = override.removeprefix("+").split("=", 1)
         inner = content
         *parents, last = key.split(".")
         for parent in parents:
             inner = inner[parent]
-        assert last in inner, override
+        assert (last in inner) != last_is_new, override
         # DVC's choice sweeps queue one experiment a value.
         sweep = re.fullmatch(r"[^\[,]+(,[^,]+)+", value)
         inner[last] = yaml.load(value.split(",")[0] if sweep else value)

@@ -263,7 +263,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"--port: {port} is in use; choose another, or 0 for any") from None
-        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror})") from None
+        raise UserError(f"cannot listen: {error.strerror}") from None
 
 
 @click.command()

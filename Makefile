@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui track torture sweep walk serve sources-long compress
+.PHONY: help setup repro test lint smoke ui play track torture sweep walk serve sources-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
 	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000) (Ctrl-C ends it)"
 	@mlflow ui --uvicorn-opts "--log-level warning" --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
+
+play: setup  ## write with the models on http://127.0.0.1:7860
+	@python -m charlm.play $(if $(PORT),--port $(PORT))
 
 track: setup  ## give MLflow a run of each model that has none (restored, pulled, server away)
 	@python -m charlm.track

@@ -87,7 +87,7 @@ def check_dvc(rest: list[str]) -> None:
             inner = inner[parent]
         assert (last in inner) != last_is_new, override
         # DVC's choice sweeps queue one experiment a value.
-        sweep = re.fullmatch(r"[^\[,]+(,[^,]+)+", value)
+        sweep = re.fullmatch(r"[^\[{,]+(,[^,]+)+", value)
         inner[last] = yaml.load(value.split(",")[0] if sweep else value)
     params.parse(content, "README.md")
 

@@ -8,12 +8,14 @@ goes wrong is said once on standard error, and everything after it is left out.
 import atexit
 import contextlib
 import hashlib
+import importlib
 import json
 import logging
 import math
 import os
 import platform
 import queue
+import select
 import subprocess
 import sys
 import threading
@@ -39,15 +41,19 @@ FLUSH_S = 5.0
 MAX_METRICS = 1000
 """Metrics that one call of log_batch may hold."""
 
+STALL_S = 3.0
+"""Seconds without a sign of life for which the end of a training waits for what is to be sent."""
+
 WAIT_S = 60.0
-"""Seconds that the end of a training waits for what is still to be sent."""
+"""Seconds after a training's end for which its tracking process goes on sending, even alone."""
 
 # A dead server must not hold training up: MLflow's own defaults retry for about four minutes a
 # call. A user's own settings stay.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+# What fails is said here, in one line; MLflow would add the whole traceback.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
@@ -69,7 +75,14 @@ def connect(experiment: str, root: Path) -> tuple["MlflowClient", str]:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     # Two workers that make the database at once would each find half of the other's tables.
     with FileLock(root / ".mlflow.lock", timeout=60):
-        client = MlflowClient(uri or f"sqlite:///{root / 'mlflow.db'}")
+        database = root / "mlflow.db"
+        if not uri and not database.exists():
+            # One that is half made, on a disk that is full, could never be used again.
+            part = root / "mlflow.db.part"
+            part.unlink(missing_ok=True)
+            MlflowClient(f"sqlite:///{part}")
+            part.replace(database)
+        client = MlflowClient(uri or f"sqlite:///{database}")
         found = client.get_experiment_by_name(experiment)
         if found is not None:
             return client, found.experiment_id
@@ -311,10 +324,11 @@ class Client:
         files: list[Path],
     ) -> None:
         self._flush(client)
-        _log(client, self._run_id, metrics, tags)
         for file in files:
             client.log_artifact(self._run_id, str(file), "model")
         self._set_status(client, "FINISHED")
+        # The digest of the weights, by which a run is found, comes last: such a run is whole.
+        _log(client, self._run_id, metrics, tags)
         self._run_id = ""
 
     def _fail(self, client: "MlflowClient", status: str) -> None:
@@ -343,8 +357,8 @@ class Client:
 class Tracker:
     """One training's run, by a `Client` in a process of its own.
 
-    Calls return at once; what is still to be sent when the process exits is waited for then, so
-    that it costs nothing while there is other work. If it is killed, the run is closed as KILLED.
+    Calls return at once; what is still to be sent when this process exits is waited for then, while
+    it moves. If this process is killed, the run is closed as KILLED.
 
     Args:
         experiment: name of the MLflow experiment, made if it does not exist.
@@ -361,6 +375,7 @@ class Tracker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": path},
             # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
@@ -402,18 +417,23 @@ class Tracker:
         self._send("summarise", metrics, [str(file.absolute()) for file in files])
 
     def wait(self) -> None:
-        """Wait until all of it was sent; nothing can be sent afterwards."""
-        if self._process is None:
+        """Wait until all of it was sent; nothing can be sent afterwards.
+
+        If nothing moves for `STALL_S`, the process that sends is left alone with what it has.
+        """
+        if self._process is None or self._process.stdin is None or self._process.stdout is None:
             return
-        try:
-            self._process.communicate(timeout=WAIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            _warn(f"not all was sent in {WAIT_S:.0f} s")
-        else:
-            if self._process.returncode:
-                _warn("its process ended")
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        # Importing MLflow takes long on a machine that is busy; then there is a mark for each call.
+        patience = WAIT_S
+        with self._process.stdout as marks:
+            while select.select([marks], [], [], patience)[0]:
+                if not os.read(marks.fileno(), 4096):
+                    if self._process.wait():
+                        _warn("its process ended")
+                    break
+                patience = STALL_S
         self._process = None
 
     def _send(self, method: str, *arguments: Any) -> None:
@@ -436,15 +456,27 @@ def _serve(lines: IO[str]) -> None:
         for line in lines:
             calls.put(line)
         calls.put("")
+        time.sleep(WAIT_S)
+        _warn(f"not all was sent in {WAIT_S:.0f} s")
+        os._exit(0)
+
+    def mark() -> None:
+        # Nobody may be there any more to see it.
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), b".")
 
     threading.Thread(target=receive, daemon=True).start()
+    importlib.import_module("mlflow")
+    mark()
     _, experiment, root = json.loads(calls.get())
     client = Client(experiment, Path(root), watch=True)
+    mark()
     while line := calls.get():
         method, *arguments = json.loads(line)
         if method in ("finish", "attach", "summarise"):
             arguments[-1] = [Path(file) for file in arguments[-1]]
         getattr(client, method)(*arguments)
+        mark()
     client.fail("KILLED")
 
 

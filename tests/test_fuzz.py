@@ -1,17 +1,22 @@
-"""params.yaml as nobody should write it: accepted, or refused in one line that names the file."""
+"""What nobody should write, in params.yaml or to draw text: accepted, or refused in one line."""
 
 import copy
 import re
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
+import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from charlm import params
+from charlm import checkpoint, params
+from charlm.cli import one_line_errors
 from charlm.errors import UserError
+from stages import sample
 from tests.workspace import PROJECT
 
 TEXT = (PROJECT / "params.yaml").read_text()
@@ -141,3 +146,111 @@ def test_any_bytes_are_refused_in_one_line(tmp_path, content):
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     assert re.fullmatch(re.escape(str(path)) + "[^\n]+", refusal(params.load, path))
+
+
+HUGE = ["10000000", "1000000000000", "9223372036854775808", "1" + "0" * 30, "-1" + "0" * 30]
+ODD = st.sampled_from([*HUGE, "nan", "inf", "-inf", "1e400", "x", "", "\u0663", "block", "0x3"])
+WHOLE = st.integers(-2, 40).map(str) | st.integers(1, 8).map(str) | ODD
+REAL = st.floats(-0.1, 3).map(str) | st.floats().map(str) | ODD
+OPTIONS = {
+    "prompt": st.text(st.characters(exclude_categories=()), max_size=30)
+    | st.text("abn \n", min_size=1, max_size=3000)
+    | st.sampled_from(["\0", "\ud800", "\U0001f600", "\u202eab", "a" * 10**5]),
+    **dict.fromkeys(("length", "samples", "seed", "top-k", "context"), WHOLE),
+    **dict.fromkeys(("temperature", "top-p"), REAL),
+}
+ASKED = st.lists(st.sampled_from(list(OPTIONS)), min_size=1, max_size=3, unique=True).flatmap(
+    lambda keys: st.fixed_dictionaries({key: OPTIONS[key] for key in keys})
+)
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A folder with a model of four symbols, and what one asks it to draw."""
+    folder = tmp_path_factory.mktemp("writer")
+    entry = params.load(PROJECT / "params.yaml").model("bigram")
+    config = checkpoint.Config(entry.model, 8, "train", "\n abn", entry.architecture, {}, {})
+    checkpoint.save(folder / "models/bigram", config.build(), config)
+    loaded = params.load(PROJECT / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(params, "load", lambda: loaded)
+        yield CliRunner()
+
+
+@settings(max_examples=150)
+@given(ASKED)
+def test_any_prompt_and_settings_draw_text_or_are_refused_in_one_line(writer, asked):
+    drawn_or_refused(writer, asked)
+
+
+@pytest.mark.skipif("not config.getoption('--torture')", reason="`make torture` runs it")
+@settings(max_examples=3000)
+@given(ASKED)
+def test_thousands_of_prompts_and_settings(writer, asked):
+    drawn_or_refused(writer, asked)
+
+
+def drawn_or_refused(writer: CliRunner, asked: dict[str, str]) -> None:
+    """Draw as given; what comes has the prompt, the length and the number that were asked for."""
+    given = {"prompt": "ban", "length": "5", "samples": "1", **asked}
+    done = writer.invoke(sample.main, ["--model=bigram", *(f"--{k}={v}" for k, v in given.items())])
+    if done.exit_code:
+        assert isinstance(done.exception, SystemExit), given
+        assert done.stdout == ""
+        (said,) = (line for line in done.stderr.splitlines() if line.startswith("Error: "))
+        assert done.exit_code == 2 or done.stderr == f"{said}\n"
+        return
+    samples, length = int(given["samples"]), len(given["prompt"]) + int(given["length"])
+    headings = sum(len(f"=== sample {n} of {samples} ===\n\n\n") for n in range(1, samples + 1))
+    assert len(done.stdout) == (samples * length + headings - 1 if samples > 1 else length + 1)
+    assert given["prompt"] in done.stdout
+    assert set(given["prompt"]) <= set("\n abn")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            "--prompt " + "ban" * 4_000_000,
+            "sampling: prompt, length (1,000) and samples (1) make 12,",
+        ),
+        ("--length 1000000000000", "--length: input should be less than or equal to 1000000, not "),
+        ("--samples 1000000000", "--samples: input should be less than or equal to 1000, not "),
+        (
+            "--length 1000000 --samples 11",
+            "sampling: prompt, length (1,000,000) and samples (11) make 11,",
+        ),
+        ("--temperature nan", "--temperature: input should be a finite number, not nan"),
+        ("--top-p inf", "--top-p: input should be a finite number, not inf"),
+        ("--seed -1", "--seed: must be from 0 to 2^63 - 1, not -1"),
+        ("--context 10000001", "--context: must be a positive number up to 10,000,000, block or "),
+    ],
+)
+def test_what_no_memory_holds_is_refused_with_the_numbers(writer, given, expected):
+    done = writer.invoke(sample.main, ["--model", "bigram", *given.split()])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("demand", "expected"),
+    [
+        (lambda: torch.empty(10**14), "no memory for 400,000,000,000,000 bytes at once: choose s"),
+        (lambda: torch.empty(10**10, 10**10), "no memory: choose smaller sizes"),
+        (lambda: [0] * 10**17, "no memory: choose smaller sizes"),
+        (lambda: [0] * 10**30, "no memory: choose smaller sizes"),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(demand, expected):
+    done = CliRunner().invoke(click.command()(one_line_errors(demand)), [])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {expected}")
+
+
+def test_a_fault_of_our_own_is_not_taken_for_a_lack_of_memory():
+    def fault():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    done = CliRunner().invoke(click.command()(one_line_errors(fault)), [])
+    assert isinstance(done.exception, RuntimeError)

@@ -234,8 +234,23 @@ def test_scale_picks_the_budget(content):
             0,
             "params.yaml: models.rnn.sampling.top_k: input should be greater",
         ),
-        ("sampling.context", "blok", "params.yaml: sampling.context: must be a positive number, b"),
-        ("sampling.context", 0, "params.yaml: sampling.context: must be a positive number, block"),
+        (
+            "sampling.length",
+            10**12,
+            "params.yaml: sampling.length: input should be less than or equal to 1000000, not 10",
+        ),
+        (
+            "models.gpt.smoke.layers",
+            10**9,
+            "params.yaml: models.gpt.smoke.layers: must be at most 1,000, not 1000000000",
+        ),
+        (
+            "models.lstm.full.hidden",
+            10**7,
+            "params.yaml: models.lstm.full.hidden: must be at most 1,048,576, not 10000000",
+        ),
+        ("sampling.context", "blok", "params.yaml: sampling.context: must be a positive number up"),
+        ("sampling.context", 0, "params.yaml: sampling.context: must be a positive number up"),
         (
             "reproductions.rnn_all.entry",
             "rnm",

@@ -1,6 +1,7 @@
 """What all commands share: one-line errors, and progress that is quiet in a log."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -8,6 +9,8 @@ import click
 from tqdm import tqdm
 
 from charlm.errors import UserError
+
+NO_MEMORY = "can't allocate memory|Storage size calculation overflowed|CUDA out of memory"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,6 +25,13 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except UserError as error:
             raise click.ClickException(str(error)) from None
+        except (MemoryError, OverflowError, RuntimeError) as error:
+            # torch has no kind of error of its own for what no memory holds.
+            if type(error) is RuntimeError and not re.search(NO_MEMORY, str(error)):
+                raise
+            wanted = re.search(r"allocate (\d+) bytes", str(error))
+            size = f" for {int(wanted[1]):,} bytes at once" if wanted else ""
+            raise click.ClickException(f"no memory{size}: choose smaller sizes") from None
         except BrokenPipeError:
             raise  # the reader of a pipe has seen enough: click ends quietly
         except OSError as error:

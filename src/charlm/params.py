@@ -30,6 +30,12 @@ SCALES = ("smoke", "quick", "full")
 LONGEST = 1000
 """Characters of a message."""
 
+LONGEST_TEXT, MOST_DRAWN = 1_000_000, 10_000_000
+"""Characters of one drawn text, and of all that are drawn at once with what they go on from."""
+
+LARGEST = {"layers": 1000}
+"""What a size of an architecture can be, at most; 2^20 if it is not here."""
+
 NAME = "[a-z][a-z0-9_]{0,63}"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -83,7 +89,7 @@ class Sampling(Schema):
     """How text is drawn."""
 
     prompt: Annotated[str, Field(min_length=1)] | None
-    length: Positive
+    length: Annotated[int, Field(ge=1, le=LONGEST_TEXT)]
     temperature: Rate
     top_k: Positive | None
     top_p: Annotated[float, Field(gt=0, le=1)] | None
@@ -93,10 +99,22 @@ class Sampling(Schema):
     @field_validator("context")
     @classmethod
     def _number_or_block(cls, context: Any) -> Any:
-        number = isinstance(context, int) and not isinstance(context, bool) and context > 0
+        number = type(context) is int and 0 < context <= MOST_DRAWN
         if not (number or context is None or context == "block"):
-            raise ValueError(f"must be a positive number, block or null, not {context!r}")
+            raise ValueError(
+                f"must be a positive number up to {MOST_DRAWN:,}, block or null, not {context!r}"
+            )
         return context
+
+    @model_validator(mode="after")
+    def _fits_memory(self) -> Self:
+        characters = (len(self.prompt or "") + self.length) * self.samples
+        if characters > MOST_DRAWN:
+            raise ValueError(
+                f"prompt, length ({self.length:,}) and samples ({self.samples:,}) make "
+                f"{characters:,} characters; at most {MOST_DRAWN:,} are drawn at once"
+            )
+        return self
 
 
 class Request(Sampling):
@@ -389,7 +407,7 @@ def override(sampling: Sampling, given: Mapping[str, Any]) -> Sampling:
     return _validate(
         Sampling,
         {**sampling.model_dump(), **changes},
-        lambda key: f"--{key.replace('_', '-')}",
+        lambda key: f"--{key.replace('_', '-')}" if key else "sampling",
     )
 
 
@@ -546,6 +564,10 @@ def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) ->
 
     values = {s: settings[s] for s in described.model_fields}
     _validate(described, values, locate)
+    for setting, value in values.items():
+        largest = LARGEST.get(setting, 1 << 20)
+        if type(value) is int and value > largest:
+            raise UserError(f"{locate(setting)}: must be at most {largest:,}, not {value}")
     training = _validate(Training, {s: settings[s] for s in Training.model_fields}, locate)
     return Trained(
         name=name,

@@ -6,9 +6,12 @@ import struct
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from charlm import checkpoint, models
 from charlm.errors import UserError
+from tests.test_fuzz import refusal
 from tests.zoo import SMOKE, architecture_of, build
 
 
@@ -115,3 +118,83 @@ def test_missing_additional_and_misshapen_tensors_are_refused(folder):
         sealed(folder, safetensors.torch.save(changed))
         with pytest.raises(UserError, match=r"does not fit config\.json"):
             load(folder)
+
+
+ODD = [
+    *(None, True, -1, 0, 1, 1.5, 10**6, 10**9, 10**12, 10**30, 1e300, float("nan"), float("inf")),
+    *("", "x", "../x", "/etc/passwd", "\0", "\ud800", "ba", "aab", "9" * 5000, "lstm", "mixture"),
+    *([], [1], {}, {"a": 1}, [[[]]], {"members": [{"model": "../x"}]}),
+]
+KEYS = [*checkpoint.Config.__dataclass_fields__, checkpoint.DIGEST, "extra", "../x", ""]
+SIZES = list(architecture_of(SMOKE.entry("lstm")))
+
+
+@settings(max_examples=100)
+@given(
+    st.dictionaries(st.sampled_from(KEYS), st.sampled_from(ODD), max_size=2),
+    st.dictionaries(st.sampled_from([*SIZES, "extra"]), st.sampled_from(ODD), max_size=2),
+)
+def test_any_config_is_loaded_or_refused_in_one_line(tmp_path_factory, changes, sizes):
+    folder = made(tmp_path_factory)
+    path = folder / checkpoint.CONFIG
+    content = json.loads(path.read_text())
+    content["architecture"] |= sizes
+    path.write_bytes(json.dumps(content | changes).encode())
+    loaded_or_refused(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "null", "3", '"x"', "[]", "{}", "{", '{"model": 1}', "\0", "NaN"),
+        *("[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"block": ' + "9" * 5000 + "}"),
+    ],
+)
+def test_any_text_as_config_is_refused_in_one_line(folder, text):
+    (folder / checkpoint.CONFIG).write_text(text)
+    with pytest.raises(UserError, match=r"^[^\n]*config\.json is damaged[^\n]*$"):
+        load(folder)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_any_weights_are_loaded_or_refused_in_one_line(tmp_path_factory, data):
+    """Header and tensors as nobody writes them, with the digest that belongs to them."""
+    folder = made(tmp_path_factory)
+    whole = (folder / checkpoint.WEIGHTS).read_bytes()
+    size = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8 : 8 + size])
+    name = data.draw(st.sampled_from(list(header)))
+    key = data.draw(st.sampled_from(["dtype", "shape", "data_offsets", "extra"]))
+    odd = [*ODD, [-1, 5], [2**62, 2**62], [5, 1], [0, 10**18], "F64", "I8", "BOOL", "F8_E4M3"]
+    value = data.draw(st.sampled_from(odd))
+    action = data.draw(st.sampled_from(["change", "rename", "drop", "bytes"]))
+    if action == "change":
+        header[name] = {**header[name], key: value}
+    elif action != "bytes":
+        entry = header.pop(name)
+        if action == "rename":
+            header[
+                data.draw(st.sampled_from(["../../evil", "", "\0", "/etc/passwd", "x" * 999]))
+            ] = entry
+    text = json.dumps(header).encode()
+    length = data.draw(st.sampled_from([len(text)] * 5 + [0, 1, 2**31, 2**63, 2**64 - 1]))
+    content = struct.pack("<Q", length) + text + whole[8 + size :]
+    if action == "bytes":
+        content = data.draw(st.binary(max_size=64)) + whole[data.draw(st.integers(0, len(whole))) :]
+    sealed(folder, content)
+    loaded_or_refused(folder)
+
+
+def made(factory):
+    """Return a folder with a model, in a place of its own."""
+    folder = factory.mktemp("made")
+    checkpoint.save(folder, config("lstm").build(), config("lstm"))
+    return folder
+
+
+def loaded_or_refused(folder):
+    said = refusal(load, folder)
+    assert "\n" not in said
+    assert len(said) < 1000
+    assert not said or said.startswith(str(folder))

@@ -4,18 +4,21 @@ config.json alone says how to build the model, so a folder can be copied anywher
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import safetensors.torch
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 
-from charlm import models
+from charlm import models, params
 from charlm.errors import UserError
 from charlm.files import read_json, write_bytes, write_json
 from charlm.models.base import LanguageModel
+from charlm.schema import Positive
 from charlm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ DIGEST = "weights_sha256"
 """Key of the configuration that names the digest of the weights, so that a flipped bit is found."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid", "strict": True})
 class Config:
     """All that a model is built from, and how it was trained.
 
@@ -41,9 +44,9 @@ class Config:
     """
 
     model: str
-    block: int
-    trained_on: str
-    symbols: str
+    block: Positive
+    trained_on: Literal["train", "all"]
+    symbols: Annotated[str, Field(min_length=1)]
     architecture: dict[str, Any]
     training: dict[str, Any]
     seeds: dict[str, int]
@@ -97,10 +100,14 @@ def load(folder: Path, device: torch.device) -> tuple[LanguageModel, Config]:
     try:
         digest = content.pop(DIGEST)
         config = Config(**content)
+        params.check_sizes([config.architecture, {"block": config.block}], str)
         model = config.build()
-    except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
-        reason = " ".join(str(error).split())
+        Vocabulary(config.symbols)
+    except (LookupError, ValueError, TypeError, AttributeError, UserError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder / CONFIG} is damaged ({reason}): {mend}") from None
+    except (MemoryError, OverflowError, RuntimeError):
+        raise UserError(f"{folder / CONFIG} is of a model that no memory holds: {mend}") from None
     try:
         weights = (folder / WEIGHTS).read_bytes()
         model.load_state_dict(safetensors.torch.load(weights))

@@ -420,6 +420,27 @@ def request(values: Mapping[str, Any]) -> Request:
     return _validate(Request, values, str)
 
 
+def check_sizes(sizes: Any, locate: Callable[[str], str], key: str = "") -> None:
+    """Refuse what no model is as large as.
+
+    Args:
+        sizes: of an architecture, and of those in it.
+        locate: turns a key into where the user wrote it.
+        key: of `sizes`, if they are one number.
+
+    Raises:
+        UserError: the first size that is too large.
+    """
+    if isinstance(sizes, dict):
+        for inner, value in sizes.items():
+            check_sizes(value, locate, inner)
+    elif isinstance(sizes, list):
+        for value in sizes:
+            check_sizes(value, locate, key)
+    elif type(sizes) is int and sizes > (largest := LARGEST.get(key, 1 << 20)):
+        raise UserError(f"{locate(key)}: must be at most {largest:,}, not {sizes}")
+
+
 def _check_name(name: Any, where: str) -> None:
     """Refuse a name that could not be a folder, a key and a stage."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
@@ -564,10 +585,7 @@ def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) ->
 
     values = {s: settings[s] for s in described.model_fields}
     _validate(described, values, locate)
-    for setting, value in values.items():
-        largest = LARGEST.get(setting, 1 << 20)
-        if type(value) is int and value > largest:
-            raise UserError(f"{locate(setting)}: must be at most {largest:,}, not {value}")
+    check_sizes(values, locate)
     training = _validate(Training, {s: settings[s] for s in Training.model_fields}, locate)
     return Trained(
         name=name,

@@ -81,7 +81,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
 
     import torch
 
-    from charlm import activations, checkpoint, keeping, parallel, training
+    from charlm import activations, checkpoint, keeping, memory, parallel, training
     from charlm.models.base import start_torch
     from charlm.vocabulary import Vocabulary
 
@@ -97,6 +97,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
     surroundings = {"device": device_name(device), "version.torch": torch.__version__}
     code = Path(keeping.__file__).parent.rglob("*.py")
     files = sorted([*code, *ENCODED.glob("*.npy"), Path(__file__)])
+    memory.check(entry.name, model, budget, len(seen), len(vocabulary))
     identity = keeping.fingerprint([asdict(config), asdict(ranks), surroundings, *files])
     kept = f"{entry.name}-{ranks.rank}" if ranks.rank else entry.name
     keeper = keeping.Keeper(keeping.FOLDER / kept, identity, settings.checkpoint_every)

@@ -24,13 +24,13 @@ ENTRY_FILE = "src/charlm/models/${item.model}.py"
 INERT = {
     *(
         f"src/charlm/{name}.py"
-        for name in ("__init__", "cli", "errors", "params", "schema", "track", "tracking")
+        for name in ("__init__", "cli", "errors", "memory", "params", "schema", "track", "tracking")
     ),
     "stages/__init__.py",
 }
 """What runs in every stage and changes no output, so that its edits make nothing again.
 
-params.py and schema.py only read and check: the values themselves are dependencies by name. The
+params.py, schema.py and memory.py only read and check: the values are dependencies by name. The
 stages' package only says where the code is.
 """
 

@@ -59,18 +59,15 @@ def remove(folder: Path, outs: list[str]) -> None:
 
 def killed_again_and_again(
     folder: Path, stage: list[str], outs: list[str], kills: int, seed: int
-) -> int:
+) -> None:
     """Kill a stage so many times and compare its end with that of one left alone.
 
     Args:
         folder: a copy of the project.
         stage: arguments to Python.
         outs: what it writes.
-        kills: how often.
+        kills: how many have to meet a process that is running.
         seed: of the moments.
-
-    Returns:
-        how many kills met a process that was running.
 
     Raises:
         AssertionError: they differ, something was half written, or a start after a kill failed.
@@ -84,7 +81,7 @@ def killed_again_and_again(
     assert expected, outs
     chance = random.Random(seed)
     met = 0
-    for _ in range(kills):
+    while met < kills:
         remove(folder, outs)
         with subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -98,7 +95,6 @@ def killed_again_and_again(
     remove(folder, outs)
     run(folder, *command)
     assert contents(folder, outs) == expected
-    return met
 
 
 def trained(name: str) -> tuple[list[str], list[str]]:
@@ -137,9 +133,9 @@ def main(kills: int) -> None:
         folder = trainable(Path(scratch) / "trained", list(KINDS), corpus)
         for place, name in enumerate(KINDS):
             share = kills * (place + 1) // len(KINDS) - kills * place // len(KINDS)
-            met = killed_again_and_again(folder, *trained(name), share, place)
-            total += met
-            print(f"train {name}: killed {met} times, the same bytes", flush=True)
+            killed_again_and_again(folder, *trained(name), share, place)
+            total += share
+            print(f"train {name}: killed {share} times, the same bytes", flush=True)
         folder = copy_project(
             Path(scratch) / "whole",
             ("bigram", "kneser_ney"),
@@ -150,9 +146,10 @@ def main(kills: int) -> None:
         run(folder, "dvc", "repro")
         for place, (stage, outs) in enumerate(STAGES.items()):
             command = ["-m", *f"stages.{stage}".split()]
-            met = killed_again_and_again(folder, command, outs, max(1, kills * 20 // 56), place)
-            total += met
-            print(f"{stage.split()[0]}: killed {met} times, the same bytes", flush=True)
+            share = max(1, kills * 20 // 56)
+            killed_again_and_again(folder, command, outs, share, place)
+            total += share
+            print(f"{stage.split()[0]}: killed {share} times, the same bytes", flush=True)
     print(f"{total} kills, nothing lost")
 
 

@@ -1,25 +1,29 @@
 """What nobody should write, in params.yaml or to draw text: accepted, or refused in one line."""
 
 import copy
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from charlm import checkpoint, params
+from charlm import checkpoint, corpus, encoding, params
+from charlm.check import check_own_text
 from charlm.cli import one_line_errors
 from charlm.errors import UserError
 from stages import sample
-from tests.workspace import PROJECT
+from tests.workspace import PROJECT, encode_text
 
 TEXT = (PROJECT / "params.yaml").read_text()
+LOADED = params.load(PROJECT / "params.yaml")
 CONTENT = YAML(typ="safe", pure=True).load(TEXT)
 DEEP: Any = 1
 for _ in range(300):
@@ -166,16 +170,20 @@ ASKED = st.lists(st.sampled_from(list(OPTIONS)), min_size=1, max_size=3, unique=
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory):
-    """A folder with a model of four symbols, and what one asks it to draw."""
+    """A folder with a model of five symbols."""
     folder = tmp_path_factory.mktemp("writer")
-    entry = params.load(PROJECT / "params.yaml").model("bigram")
+    entry = LOADED.model("bigram")
     config = checkpoint.Config(entry.model, 8, "train", "\n abn", entry.architecture, {}, {})
     checkpoint.save(folder / "models/bigram", config.build(), config)
-    loaded = params.load(PROJECT / "params.yaml")
+    return folder
+
+
+def ask(folder: Path, *arguments: str) -> Result:
+    """Run stages.sample in a folder; params.yaml, which does not change, is read once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(params, "load", lambda: loaded)
-        yield CliRunner()
+        patch.setattr(params, "load", lambda: LOADED)
+        return CliRunner().invoke(sample.main, ["--model=bigram", *arguments])
 
 
 @settings(max_examples=150)
@@ -191,10 +199,10 @@ def test_thousands_of_prompts_and_settings(writer, asked):
     drawn_or_refused(writer, asked)
 
 
-def drawn_or_refused(writer: CliRunner, asked: dict[str, str]) -> None:
+def drawn_or_refused(writer: Path, asked: dict[str, str]) -> None:
     """Draw as given; what comes has the prompt, the length and the number that were asked for."""
     given = {"prompt": "ban", "length": "5", "samples": "1", **asked}
-    done = writer.invoke(sample.main, ["--model=bigram", *(f"--{k}={v}" for k, v in given.items())])
+    done = ask(writer, *(f"--{k}={v}" for k, v in given.items()))
     if done.exit_code:
         assert isinstance(done.exception, SystemExit), given
         assert done.stdout == ""
@@ -228,7 +236,7 @@ def drawn_or_refused(writer: CliRunner, asked: dict[str, str]) -> None:
     ],
 )
 def test_what_no_memory_holds_is_refused_with_the_numbers(writer, given, expected):
-    done = writer.invoke(sample.main, ["--model", "bigram", *given.split()])
+    done = ask(writer, *given.split())
     assert done.exit_code == 1
     assert done.stderr.startswith(f"Error: {expected}")
 
@@ -254,3 +262,61 @@ def test_a_fault_of_our_own_is_not_taken_for_a_lack_of_memory():
 
     done = CliRunner().invoke(click.command()(one_line_errors(fault)), [])
     assert isinstance(done.exception, RuntimeError)
+
+
+TEXTS = {
+    "one character": "x",
+    "one symbol, repeated": "x" * 3000,
+    "two symbols": "xy" * 40,
+    "NUL": "to\0be" * 500,
+    "a mark of byte order": "\ufeffto be " * 400,
+    "combining marks": "e\u0301o\u0308\u0323 n\u0303" * 400,
+    "emoji, joined": "\U0001f469\u200d\U0001f467 \U0001f1ea\U0001f1fa!" * 400,
+    "right to left": "\u0634\u0639\u0631 \u202e\u05e9\u05d9\u05e8\u202c\n" * 400,
+    "line endings": "a\r\nb\rc\n\u2028\x85\x0b\x0c" * 400,
+    "a megabyte on one line": "to be or not " * 80_000,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=list(TEXTS))
+def test_any_text_is_kept_to_the_last_character_or_too_short(tmp_path, text):
+    path = tmp_path / "own"
+    path.write_bytes(text.encode())
+    corpus.fetch(tmp_path / "corpus.txt", str(path), [], None, None, tmp_path)
+    said = refusal(check_own_text, LOADED, path)
+    assert bool(said) == (len(text) < 2000)
+    assert not said or "characters, but" in said
+    splits = encode_text(text, tmp_path)
+    symbols = "".join(sorted(set(text)))
+    assert "".join(symbols[place] for ids in splits.values() for place in ids) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b"to be\xff", "is not UTF-8: byte 0xff at offset 5"),
+        (b"to be\xe2\x82", "is not UTF-8: byte 0xe2 at offset 5"),
+        (b"\xff\xfet\0o\0", "is not UTF-8: byte 0xff at offset 0"),
+        (bytes(range(256)) * 9, "is not UTF-8: byte 0x80 at offset 128"),
+        (b"\xed\xa0\x80", "is not UTF-8: byte 0xed at offset 0"),
+        ("".join(map(chr, range(0xD7FF))).encode() * 2 + "\U00010000".encode() * 9, ""),
+        ("".join(map(chr, range(0xE000, 0x1F800))).encode(), "different symbols (at most 65,536)"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_one_line(tmp_path, content, expected):
+    path = tmp_path / "own"
+    path.write_bytes(content)
+    said = refusal(encoding.scan, path)
+    assert expected in said
+    assert bool(said) == bool(expected)
+    assert "\n" not in said
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in ("fifo", ".", "missing", "loop", "/dev/zero", "/dev/stdin", "/dev/full"):
+        said = refusal(corpus.fetch, tmp_path / "c", str(tmp_path / path), [], None, None, tmp_path)
+        assert re.fullmatch(r"corpus\.path in params\.yaml: [^\n]+", said), path
+    assert not (tmp_path / "c").exists()

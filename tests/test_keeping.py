@@ -173,3 +173,12 @@ def test_ctrl_c_keeps_says_so_and_goes_on(tmp_path, corpus_path):
     assert found.info.status == "FINISHED"
     steps = [m.step for m in client.get_metric_history(found.info.run_id, "validation_nats")]
     assert sorted(steps) == [0, *range(25, 801, 25)]
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_snapshot(tmp_path, corpus_ids):
+    with Keeper(tmp_path / "kept", "a", 0) as keeper:
+        with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+ \(learning rate"):
+            train("mlp", corpus_ids, keeper=keeper, learning_rate=1e30, steps=50, validate_every=1)
+        kept = keeper.load()
+    assert kept.content["step"] > 0
+    assert all(torch.isfinite(t).all() for name, t in kept.tensors.items() if "model." in name)

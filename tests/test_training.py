@@ -10,6 +10,7 @@ from torch.nn import functional
 from charlm import entropy, models, spectrum, training
 from charlm.errors import UserError
 from charlm.models.base import LanguageModel, detach
+from charlm.sampling import threads
 from tests.workspace import PROJECT, at_scale
 
 SMOKE = at_scale("smoke")
@@ -277,3 +278,20 @@ def test_a_full_batch_is_the_mean_over_all_pairs(corpus_ids):
     whole = functional.cross_entropy(logits_BTV[0], text_N[1:].long()).item()
     assert curve[0].train_nats == pytest.approx(whole, rel=1e-5)
     assert curve[1].characters == 4999
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("bigram", 0), ("lstm", 0), ("gpt", 1e-5)])
+def test_one_thread_and_two_agree(name, tolerance, corpus_ids):
+    """Some sums are taken in another order: in rounding, and in nothing else."""
+    entry = SMOKE.model(name)
+    found = []
+    for count in (1, 2):
+        torch.manual_seed(1)
+        model = models.build(entry.model, 65, entry.training.block, entry.architecture)
+        plan = entry.training.model_copy(update={"steps": 20, "warmup": 0})
+        with threads(count):
+            training.fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 2)
+        found.append(model.state_dict())
+    first, second = found
+    for key, tensor in first.items():
+        assert (tensor - second[key]).abs().max() <= tolerance * tensor.abs().max(), key

@@ -50,9 +50,8 @@ def sort_by_loss(page: Any, best: str) -> Any:
 def open_curve(page: Any) -> Any:
     """Show the loss curve of the run that is open; return its points."""
     page.get_by_role("tab", name="Model metrics").click()
-    page.get_by_text("Model metrics (").wait_for()
+    page.locator(".js-plotly-plot").first.wait_for()
     page.get_by_placeholder("Search metric charts").fill(f"^{LOSS}$")
-    page.get_by_text("Model metrics (1)").wait_for()
     page.locator(".js-line").first.wait_for()
     return page.locator(".scatterlayer .point")
 
@@ -82,7 +81,7 @@ def main(folder: Path) -> None:
                 page.screenshot(path=folder / f"report-{width}-{scheme}.png", full_page=True)
         with mlflow_pages(Path(scratch) / "mlflow.db") as url:
             page = browser.new_page(viewport={"width": 1440, "height": 900})
-            page.set_default_timeout(20_000)
+            page.set_default_timeout(60_000)
             open_runs(page, url)
             link = sort_by_loss(page, runs_by_loss()[0][0])
             page.screenshot(path=folder / "mlflow-runs.png")

@@ -64,7 +64,9 @@ def check_database(address: str) -> None:
     try:
         sqlalchemy.create_engine(address, connect_args=settings).connect().close()
     except ImportError as error:
-        raise UserError(f"DATABASE needs {error.name}: `make server` installs it") from None
+        raise UserError(
+            f"DATABASE needs {error.name or error}: `make server` installs it"
+        ) from None
     # ValueError: a port that is no number.
     except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
         raise UserError(f"DATABASE: {one_line(getattr(error, 'orig', error))}") from None

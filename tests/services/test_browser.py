@@ -166,14 +166,22 @@ def test_mlflow_finds_sorts_and_opens_a_run_with_its_curve_and_sample(opened, pa
     page, _, asked = opened()
     assert screenshots.open_runs(page, pages) == count
     link = screenshots.sort_by_loss(page, best)
-    rows = page.locator(".ag-row a[href*='/runs/']").evaluate_all(
-        "all => all.map(a => [+a.closest('.ag-row').getAttribute('row-index'), a.href])"
-    )
     losses = dict(ranked)
-    runs = [href.split("/runs/")[1][:32] for _, href in sorted(rows)]
-    shown = [losses[run] for run in runs if run in losses]
-    assert len(shown) >= min(10, len(ranked))
-    assert shown == sorted(shown)
+
+    def shown():
+        rows = page.locator(".ag-row a[href*='/runs/']").evaluate_all(
+            "all => all.map(a => [+a.closest('.ag-row').getAttribute('row-index'), a.href])"
+        )
+        runs = [href.split("/runs/")[1][:32] for _, href in sorted(rows)]
+        return [losses[run] for run in runs if run in losses]
+
+    # The table moves one row after the other.
+    for _ in range(100):
+        if shown() == sorted(shown()):
+            break
+        page.wait_for_timeout(100)
+    assert shown() == sorted(shown())
+    assert len(shown()) >= min(10, len(ranked))
     link.click()
     assert screenshots.open_curve(page).count() == points
     sample = PROJECT / "mlartifacts" / best / "artifacts/results/sample.txt"

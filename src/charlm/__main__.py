@@ -20,6 +20,7 @@ COMMANDS = {
         "play",
         "register",
         "search",
+        "server",
         "summary",
         "track",
     ),

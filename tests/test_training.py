@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from charlm import entropy, models, spectrum, training
+from charlm import activations, entropy, models, spectrum, training
 from charlm.errors import UserError
 from charlm.models.base import LanguageModel, detach
 from charlm.sampling import threads
@@ -295,3 +295,10 @@ def test_one_thread_and_two_agree(name, tolerance, corpus_ids):
     first, second = found
     for key, tensor in first.items():
         assert (tensor - second[key]).abs().max() <= tolerance * tensor.abs().max(), key
+
+
+def test_windows_of_a_text_that_float32_cannot_count_stay_within_it():
+    model = build("bigram", budget())
+    text_N = torch.zeros(2**24 + 12, dtype=torch.uint8)
+    assert training.estimate(model, text_N, 8, 16) > 0
+    assert activations.statistics(model, text_N, 8)["nats_per_char"] > 0

@@ -41,9 +41,11 @@ def statistics(model: LanguageModel, ids_N: Tensor, block: int) -> dict[str, Any
         `gradient_mean_abs`, `gradient_sd` (None where there is none) and `first_values`.
     """
     block = min(block, len(ids_N) - 1)
-    starts_B = torch.linspace(0, len(ids_N) - 1 - block, max(1, CHARACTERS // block))
+    last = len(ids_N) - 1 - block
+    # Beyond 2^24 float32 rounds, and may round up.
+    starts_B = torch.linspace(0, last, max(1, CHARACTERS // block)).long().clamp(max=last)
     offsets_T = torch.arange(block + 1, device=ids_N.device)
-    taken = ids_N[starts_B.long().to(ids_N.device)[:, None] + offsets_T].long()
+    taken = ids_N[starts_B.to(ids_N.device)[:, None] + offsets_T].long()
     inputs_BT, targets_BT = taken[:, :-1], taken[:, 1:]
 
     seen: dict[str, tuple[str, list[Tensor]]] = {}

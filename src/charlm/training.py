@@ -369,7 +369,9 @@ def estimate(model: LanguageModel, ids_N: Tensor, block: int, characters: int) -
     targets = len(ids_N) - 1
     length = min(block if model.context_length else max(block, UNBOUNDED_WINDOW), targets)
     count = max(1, min(characters, targets) // length)
-    starts_W = torch.linspace(0, targets - length, count, device=ids_N.device).long()
+    last = targets - length
+    # Beyond 2^24 float32 rounds, and may round up.
+    starts_W = torch.linspace(0, last, count, device=ids_N.device).long().clamp(max=last)
     offsets_T = torch.arange(length + 1, device=ids_N.device)
     total, count = 0.0, 0
     for some_W in starts_W.split(max(1, CHARACTERS_A_PASS // length)):

@@ -256,12 +256,13 @@ def test_a_lack_of_memory_is_one_line(demand, expected):
     assert done.stderr.startswith(f"Error: {expected}")
 
 
-def test_a_fault_of_our_own_is_not_taken_for_a_lack_of_memory():
+@pytest.mark.parametrize("kind", [RuntimeError, RecursionError, OverflowError, KeyError])
+def test_a_fault_of_our_own_is_not_taken_for_a_lack_of_memory(kind):
     def fault():
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        raise kind("mat1 and mat2 shapes cannot be multiplied")
 
     done = CliRunner().invoke(click.command()(one_line_errors(fault)), [])
-    assert isinstance(done.exception, RuntimeError)
+    assert isinstance(done.exception, kind)
 
 
 TEXTS = {

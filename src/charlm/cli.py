@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from charlm.errors import UserError
 
-NO_MEMORY = "can't allocate memory|Storage size calculation overflowed|CUDA out of memory"
+NO_MEMORY = "can't allocate memory|Storage size calculation|CUDA out of memory|index-sized integer"
+"""What torch and Python say, by errors that mean other things too."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,8 +27,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except UserError as error:
             raise click.ClickException(str(error)) from None
         except (MemoryError, OverflowError, RuntimeError) as error:
-            # torch has no kind of error of its own for what no memory holds.
-            if type(error) is RuntimeError and not re.search(NO_MEMORY, str(error)):
+            if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
                 raise
             wanted = re.search(r"allocate (\d+) bytes", str(error))
             size = f" for {int(wanted[1]):,} bytes at once" if wanted else ""

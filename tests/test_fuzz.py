@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -317,7 +318,28 @@ def test_what_is_no_text_is_refused_in_one_line(tmp_path, content, expected):
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    for path in ("fifo", ".", "missing", "loop", "/dev/zero", "/dev/stdin", "/dev/full"):
+    for path in ("fifo", ".", "missing", "loop", "x" * 300, "/dev/zero", "/dev/stdin", "/dev/full"):
         said = refusal(corpus.fetch, tmp_path / "c", str(tmp_path / path), [], None, None, tmp_path)
         assert re.fullmatch(r"corpus\.path in params\.yaml: [^\n]+", said), path
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("closed", ["closed", "closed/own"])
+def test_a_file_that_nobody_may_read_is_named(closed):
+    """Permissions do not bind root, who is somebody else for a moment."""
+    with tempfile.TemporaryDirectory() as name:
+        own = Path(name) / "closed/own"
+        own.parent.mkdir()
+        own.write_text("to be")
+        Path(name).chmod(0o777)
+        (Path(name) / closed).chmod(0)
+        root = os.geteuid() == 0
+        try:
+            if root:
+                os.seteuid(65534)
+            said = refusal(corpus.fetch, Path(name) / "c", str(own), [], None, None, own.parent)
+        finally:
+            if root:
+                os.seteuid(0)
+            own.parent.chmod(0o777)
+    assert said == f"corpus.path in params.yaml: {own}: cannot be read (Permission denied)"

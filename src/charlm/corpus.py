@@ -104,12 +104,12 @@ def _read_address(address: str) -> Iterator[bytes]:
 
 
 def _read_file(path: Path) -> Iterator[bytes]:
-    # A FIFO or a device would be waited on for ever.
-    if not path.exists():
-        raise _SourceError("no such file")
-    if not path.is_file():
-        raise _SourceError("not a regular file")
     try:
+        # A FIFO or a device would be waited on for ever.
+        if not path.exists():
+            raise _SourceError("no such file")
+        if not path.is_file():
+            raise _SourceError("not a regular file")
         with path.open("rb") as file:
             yield from _chunks(file)
     except OSError as error:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui play track torture sweep walk serve sources-long compress
+.PHONY: help setup repro test lint smoke ui play track serve server torture sweep walk services screenshots sources-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -27,7 +27,7 @@ smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 
 torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (15 minutes)
 	@python -m tests.torture
-	@python -m pytest -q --torture -n 0 tests/test_fuzz.py tests/test_everywhere.py
+	@python -m pytest -q --torture -n 0 tests/test_fuzz.py tests/test_everywhere.py tests/test_outages.py tests/test_damage.py
 
 sweep: setup  ## 24 experiments by four workers over one MLflow database: none lost, none doubled? (12 minutes)
 	@python -m tests.sweep
@@ -39,6 +39,19 @@ serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=
 	@address=$$(python -m charlm.register $(if $(MODEL),--model $(MODEL))) && \
 	  MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false mlflow models serve -m "$$address" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
+server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where (README)
+	@python -m charlm.server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
+
+services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (6 minutes)
+	@python -m pytest -n 0 --services tests/services tests/test_serving.py tests/test_play_browser.py
+
+screenshots: .venv/.services  ## pictures of the report and of MLflow's pages, into .screenshots
+	@python -m tests.screenshots .screenshots
+
+.venv/.services: requirements-services.lock .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-services.lock
+	@touch $@
+
 sources-long: setup  ## the published runs that take hours, those not recorded yet
 	@python -m charlm.check
 	@dvc repro --quiet encode
@@ -48,8 +61,8 @@ compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm
 	@python -m charlm.compress holdout --model $(or $(MODEL),lstm) $(if $(ADAPTIVE),--adaptive)
 
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
-	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000) (Ctrl-C ends it)"
-	@mlflow ui --uvicorn-opts "--log-level warning" --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
+	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000)/#/experiments/1?workflowType=machine_learning (Ctrl-C ends it)"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --uvicorn-opts "--log-level warning" --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
 
 play: setup  ## write with the models on http://127.0.0.1:7860
 	@python -m charlm.play $(if $(PORT),--port $(PORT))

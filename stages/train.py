@@ -92,7 +92,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
     config = checkpoint.Config.of(entry, vocabulary.symbols, seeds)
     torch.manual_seed(seeds.initialisation)
     model = config.build().to(device)
-    ids = {split: torch.tensor(splits[split]).to(device) for split in splits}
+    ids = {split: torch.from_numpy(splits[split]).to(device) for split in splits}
     seen = torch.cat(list(ids.values())) if entry.trained_on == "all" else ids["train"]
     surroundings = {"device": device_name(device), "version.torch": torch.__version__}
     code = Path(keeping.__file__).parent.rglob("*.py")

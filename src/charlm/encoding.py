@@ -175,7 +175,8 @@ def load_split(folder: Path, split: str) -> Ids:
     """
     path = folder / f"{split}.npy"
     try:
-        ids: Ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Copy on write, so that torch takes it as it is: nothing is written, nothing is copied.
+        ids: Ids = np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro encode` to make it") from None
     except (OSError, ValueError) as error:

@@ -20,17 +20,21 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 
 
-def commands(*documents: str) -> list[str]:
-    """Return the lines of the documents' shell blocks that are commands (their prompt is $)."""
+def blocks(*documents: str) -> list[list[str]]:
+    """Return the commands of each of the documents' shell blocks (where there is a prompt, $)."""
     found = []
     for document in documents:
-        blocks = re.findall(r"```(?:console|sh)\n(.*?)```", (PROJECT / document).read_text(), re.S)
-        for block in blocks:
-            joined = block.replace("\\\n", " ")
-            lines = joined.splitlines()
+        text = (PROJECT / document).read_text()
+        for block in re.findall(r"```(?:console|sh)\n(.*?)```", text, re.S):
+            lines = block.replace("\\\n", " ").splitlines()
             prompted = [line[2:] for line in lines if line.startswith("$ ")]
-            found += prompted or [line for line in lines if line.strip()]
+            found.append(prompted or [line for line in lines if line.strip()])
     return found
+
+
+def commands(*documents: str) -> list[str]:
+    """Return the commands of all blocks."""
+    return [command for block in blocks(*documents) for command in block]
 
 
 def words(command: str) -> list[str]:
@@ -62,7 +66,7 @@ def test_a_command_of_the_documents_exists(command):
         assert command is not None
         command.make_context(rest[0], rest[1:])
     else:
-        assert first in ("git", "cd", "source", "pip", "mlflow", "curl", "eval"), command
+        assert first in ("git", "cd", "source", "pip", "mlflow", "curl", "eval", "export"), command
 
 
 def check_dvc(rest: list[str]) -> None:

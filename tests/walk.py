@@ -14,7 +14,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tests.test_docs import commands
+from tests.test_docs import blocks
 from tests.workspace import PROJECT, TINY, copy_project, run
 
 ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "kneser_ney", "mixture")
@@ -25,6 +25,10 @@ NOT_RUN = {
     "PIP_EXTRA_INDEX_URL": "another way to install, of another index",
     "source": "the environment is active here",
     "scale=full": "for a GPU",
+    "export": "for those who have PostgreSQL and a store: make services runs it",
+    "make server": "for those who have PostgreSQL and a store: make services runs it",
+    "curl": "make services asks a served model",
+    "eval": "it is for the shell of a person",
 }
 """Reasons by what a command contains."""
 
@@ -36,6 +40,7 @@ PUT_IN = {
     "/home/you/sonnets.txt": "{folder}/../sonnets.txt",
     "http://mlflow.example.org:5000": "sqlite:///{folder}/../other.db",
     "MODEL=lstm": "MODEL=bigram",
+    "charlm sample": "{folder}/.venv/bin/python -m charlm sample",
 }
 """What a reader would put in, by what a command contains."""
 
@@ -58,7 +63,7 @@ def prepare(folder: Path) -> None:
     (folder / ".git/info/exclude").write_text("/.venv\n")
     for key, value in (("user.name", "A Newcomer"), ("user.email", "new@example.org")):
         run(folder, "git", "config", key, value)
-    run(folder.parent, "git", "init", "-q", "--bare", "team.git")
+    run(folder.parent, "git", "init", "-qb", "main", "--bare", "team.git")
 
 
 def walk(folder: Path, command: str) -> str:
@@ -108,30 +113,41 @@ def answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
 
 def main() -> None:
     """Walk through README.md and say how many commands were run."""
-    ran = 0
+    ran, done = 0, set()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "charlm"
-        folder.mkdir()
-        prepare(folder)
-        for command in dict.fromkeys(commands("README.md")):
-            reason = next((why for part, why in NOT_RUN.items() if part in command), None)
-            if reason:
-                print(f"   -    {command}   (not run: {reason})", flush=True)
-                continue
-            started = time.monotonic()
-            said = walk(folder, command)
-            print(f"{time.monotonic() - started:5.0f} s  {command}", flush=True)
-            assert "Traceback" not in said, said
-            ran += 1
-            if command == "make repro":
-                run(folder, "git", "add", ".")
-                run(folder, "git", "commit", "-qm", "state")
-            if re.match("dvc exp run(?!.*--queue)", command):
-                run(folder, "git", "checkout", "-q", ".")
-            if command.endswith("queue start -j 2"):
-                while re.search("Queued|Running", run(folder, "dvc", "queue", "status").stdout):
-                    time.sleep(1)
+        project = Path(scratch) / "charlm"
+        project.mkdir()
+        prepare(project)
+        for block in blocks("README.md"):
+            folder = project
+            for command in block:
+                if command.startswith("cd "):
+                    folder /= command.removeprefix("cd ")
+                    continue
+                reason = next((why for part, why in NOT_RUN.items() if part in command), None)
+                if reason and command not in done:
+                    print(f"   -    {command}   (not run: {reason})", flush=True)
+                if not reason and (command not in done or folder != project):
+                    started = time.monotonic()
+                    said = walk(folder, command)
+                    print(f"{time.monotonic() - started:5.0f} s  {command}", flush=True)
+                    assert "Traceback" not in said, said
+                    ran += 1
+                    afterwards(project, command)
+                done.add(command)
     print(f"{ran} commands of README.md run, none failed")
+
+
+def afterwards(project: Path, command: str) -> None:
+    """Do what a reader does between two commands: commit, put back, wait."""
+    if command == "make repro":
+        run(project, "git", "add", ".")
+        run(project, "git", "commit", "-qm", "state")
+    if re.match("dvc exp run(?!.*--queue)", command):
+        run(project, "git", "checkout", "-q", ".")
+    if command.endswith("queue start -j 2"):
+        while re.search("Queued|Running", run(project, "dvc", "queue", "status").stdout):
+            time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -237,6 +237,8 @@ import os, signal
 from pathlib import Path
 from charlm import tracking
 from charlm.training import Point
+# A shell's background jobs ignore it, and so would this one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 tracker = tracking.Tracker("shakespeare", Path({str(tmp_path)!r}))
 print(tracker._process.pid, flush=True)
 tracker.start("a", {{}}, {{}}, {DATASET!r})

@@ -42,8 +42,9 @@ serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=
 server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where (README)
 	@python -m charlm.server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
 
-services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (6 minutes)
-	@python -m pytest -n 0 --services tests/services tests/test_serving.py tests/test_play_browser.py
+services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (4 minutes)
+	@python -m pytest -n 0 --services tests/services tests/test_serving.py
+	@python -m pytest -n 0 --services tests/test_play_browser.py
 
 screenshots: .venv/.services  ## pictures of the report and of MLflow's pages, into .screenshots
 	@python -m tests.screenshots .screenshots

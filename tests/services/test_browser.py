@@ -76,8 +76,8 @@ CONTRAST = """element => {
 
 
 def column(page, number):
-    cells = page.locator(f"#board tbody tr > :nth-child({number})").all_text_contents()
-    return [cell.split(" (")[0] for cell in cells]
+    cells = page.locator(f"#board tbody tr > :nth-child({number})")
+    return cells.evaluate_all("all => all.map(cell => cell.firstChild.textContent.trim())")
 
 
 def test_the_leaderboard_is_sorted_by_any_column_with_pointer_and_keyboard(report):

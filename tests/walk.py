@@ -23,12 +23,12 @@ NOT_RUN = {
     "make test": "it is this project's own test suite",
     "make lint": "continuous integration runs it",
     "PIP_EXTRA_INDEX_URL": "another way to install, of another index",
+    "eval ": "it is for the shell of a person",
     "source": "the environment is active here",
     "scale=full": "for a GPU",
     "export": "for those who have PostgreSQL and a store: make services runs it",
     "make server": "for those who have PostgreSQL and a store: make services runs it",
     "curl": "make services asks a served model",
-    "eval": "it is for the shell of a person",
 }
 """Reasons by what a command contains."""
 

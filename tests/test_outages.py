@@ -26,7 +26,7 @@ pytestmark = [
 ]
 STALL_S = 5
 TIMED = """
-import runpy, sys, time
+import atexit, runpy, sys, time
 from charlm.tracking import Tracker
 spent = 0.0
 def timed(method):
@@ -38,12 +38,13 @@ def timed(method):
         finally:
             spent += time.monotonic() - started
     return call
-for name in ("__init__", "start", "point", "finish"):
+for name in ("__init__", "start", "point", "finish", "wait"):
     setattr(Tracker, name, timed(getattr(Tracker, name)))
 sys.argv = ["stages.train", "--model", "bigram"]
 try:
     runpy.run_module("stages.train", run_name="__main__")
 finally:
+    atexit._run_exitfuncs()
     print(spent)
 """
 """A training that says how many seconds it spent on tracking."""

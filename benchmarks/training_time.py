@@ -11,7 +11,6 @@ and is left out.
 """
 
 import json
-import os
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -22,7 +21,7 @@ from charlm import params
 from charlm.errors import UserError
 from charlm.files import write_json
 from charlm.models.base import start_torch
-from charlm.tracking import weights_digest
+from charlm.tracking import address, weights_digest
 
 ROOT = Path(stages.__file__).parent.parent
 OUTPUT = ROOT / "benchmarks/training_time.json"
@@ -34,7 +33,7 @@ def training_seconds(root: Path, settings: params.Params) -> dict[str, float]:
     Raises:
         UserError: no run of the project's MLflow database made any of them.
     """
-    client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}"))
+    client = MlflowClient(address(root))
     experiment = client.get_experiment_by_name(settings.corpus.name)
     seconds = {}
     for name in settings.entries:

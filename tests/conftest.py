@@ -26,9 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the two files that take longest, so that no process is left alone with them."""
-    long = ("test_pipeline.py", "test_changes.py")
-    items.sort(key=lambda item: item.path.name not in long)
+    """Begin with the files that take longest, so that no process is left alone with one."""
+    long = [
+        f"test_{name}.py" for name in ("pipeline", "changes", "tracking", "keeping", "parallel")
+    ]
+    rank = {name: place for place, name in enumerate(long)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(long)))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from charlm import tracking
-from tests.workspace import TINY, change, committed, copy_project, run, stages_run
+from tests.workspace import TINY, change, committed, copy_project, metrics, run, stages_run
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,35 @@ def pipeline(tmp_path_factory, corpus_path) -> Path:
     copy_project(folder, ("bigram", "mlp"), **kept)
     committed(folder)
     return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
+def test_a_reproduction_is_in_no_ranking_but_in_the_table_of_sources(pipeline):
+    """Its run in MLflow says so too."""
+    content = metrics(pipeline, "mlp_all")
+    assert content["trained_on"] == "all"
+    assert list(content["windowed"]) == ["seen"]
+    assert content["windowed"]["seen"]["characters"] == 1_115_393
+    assert "streaming" not in content
+    assert "mlp_all" not in (pipeline / "reports/leaderboard.json").read_text()
+    found = json.loads((pipeline / "reports/sources.json").read_text())
+    rows = {(row["document"], row["figure"]): row for row in found["rows"]}
+    assert rows["A", "H_1 / 1, bits per character"]["verdict"] == "reproduced"
+    # 200 steps are not 10,000: what was not run is not compared.
+    for figure in (
+        ("C", "step 9,000, one batch of 1,024"),
+        ("D", "step 10,000, one batch of 32 x 8"),
+    ):
+        assert rows[figure]["verdict"] == "not run at the published budget"
+        assert rows[figure]["ours"] is None
+    assert found["this_run"]["mlp_all"]["full_pass"]["text"] == "seen"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tinyshakespeare")
+    (logged,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'mlp_all'")
+    assert logged.data.tags["dvc.stage"] == "reproduce@mlp_all"
+    assert logged.data.metrics["windowed.seen.nats_per_char"] > 0
 
 
 def test_a_reproduction_follows_its_entry_and_comes_back_from_the_cache(pipeline):

@@ -13,19 +13,27 @@ from tests.workspace import PROJECT, run
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def train(tmp_path, name, *launcher):
-    output = tmp_path / f"{name}{len(launcher)}"
-    command = [sys.executable, *launcher, "-m", "tests.ranked", name, str(output)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return safetensors.torch.load_file(output)
+MODELS = ("lstm", "gpt")
+"""Streams with a carried state, and windows."""
 
 
-@pytest.mark.parametrize("name", ["lstm", "gpt"])
-def test_two_processes_reach_the_weights_of_one(tmp_path, name):
-    """Streams with a carried state, and windows; the seven rows of a batch are four and three."""
-    alone = train(tmp_path, name)
-    shared = train(tmp_path, name, *TORCHRUN)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders of the weights of one process and of two."""
+    folders = []
+    for name, launcher in (("alone", []), ("shared", TORCHRUN)):
+        folder = tmp_path_factory.mktemp(name)
+        command = [sys.executable, *launcher, "-m", "tests.ranked", str(folder), *MODELS]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        folders.append(folder)
+    return folders
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_processes_reach_the_weights_of_one(trained, name):
+    """The seven rows of a batch are four and three."""
+    alone, shared = (safetensors.torch.load_file(folder / name) for folder in trained)
     assert alone.keys() == shared.keys()
     for key, tensor in alone.items():
         assert tensor.dtype == torch.float64

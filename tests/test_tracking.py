@@ -99,9 +99,9 @@ def test_a_run_holds_what_a_reader_looks_for(tmp_path, no_server, monkeypatch):
 
 def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, monkeypatch):
     """Found again by the experiment's name; none by hand, and none where nothing ran."""
-    nothing = tracking.Client("shakespeare", tmp_path)
     monkeypatch.setenv("DVC_STAGE", "train@lstm")
     monkeypatch.setenv("DVC_EXP_NAME", "tired-newt")
+    nothing = tracking.Client("shakespeare", tmp_path, tracking.running())
     (tmp_path / "report.html").write_text("all")
     nothing.summarise({"best": 1.0}, [tmp_path / "report.html"])
     assert runs(tmp_path)[1] == []
@@ -123,6 +123,17 @@ def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, mon
     track(tmp_path, "rnn", digest="rnn")
     by_hand = next(each for each in runs(tmp_path)[1] if each.info.run_name == "rnn")
     assert "mlflow.parentRunId" not in by_hand.data.tags
+
+
+def test_a_slow_tracking_process_needs_no_training_to_find_its_parent(
+    tmp_path, no_server, monkeypatch
+):
+    """Left alone with what it has, it descends from DVC no more."""
+    monkeypatch.setattr(tracking, "running", lambda: ("dvc repro", "of a process that ended"))
+    track(tmp_path)
+    _, found = runs(tmp_path)
+    kinds = {each.info.run_name: each for each in found}
+    assert kinds["lstm"].data.tags["mlflow.parentRunId"] == kinds["dvc repro"].info.run_id
 
 
 def test_a_long_run_shows_what_the_machine_does(tmp_path, no_server, monkeypatch):
@@ -225,7 +236,6 @@ def test_its_process_can_be_killed(tmp_path, no_server, capsys):
 @pytest.mark.parametrize(
     ("end", "status"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "KILLED"),
         ("os.killpg(0, signal.SIGKILL)", "KILLED"),
         ("os.killpg(0, signal.SIGINT)", "FAILED"),
     ],

@@ -1,8 +1,10 @@
 """What all commands share: one-line errors, and progress that is quiet in a log."""
 
 import functools
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -18,10 +20,11 @@ R = TypeVar("R")
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn what a user or the machine's disk caused into click's one-line error, exit status 1."""
+    """Say what a stage does; turn what a user or the disk caused into click's one-line error."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        _announce()
         try:
             return command(*args, **kwargs)
         except UserError as error:
@@ -39,6 +42,16 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise click.ClickException(f"{error.strerror or error}{where}") from None
 
     return wrapped
+
+
+@functools.cache
+def _announce() -> None:
+    """Say what begins, once a process: a stage may run others. Without DVC a user knows."""
+    if stage := os.environ.get("DVC_STAGE"):
+        from charlm.announce import announcement
+
+        if line := announcement(stage, Path()):
+            click.echo(f"{stage}: {line}", err=True)
 
 
 def model_option(explanation: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

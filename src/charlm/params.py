@@ -4,6 +4,7 @@ Every message names the file, the key, what is wrong and what is allowed, in one
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -308,6 +309,11 @@ def load(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"no {path} in {Path.cwd()}: run this in the project's folder") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
+    return _load(text, path)
+
+
+@functools.lru_cache(maxsize=1)  # a stage that runs others asks for it again
+def _load(text: str, path: Path) -> Params:
     try:
         # YAML 1.2, as DVC reads it: 1e-3 is a number and a repeated key is an error.
         content = YAML(typ="safe", pure=True).load(text)

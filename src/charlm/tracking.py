@@ -7,6 +7,7 @@ goes wrong is said once on standard error, and everything after it is left out.
 
 import atexit
 import contextlib
+import gc
 import hashlib
 import importlib
 import json
@@ -25,6 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import psutil
 from filelock import FileLock
 
 from charlm.errors import masked
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 
     from charlm.training import Point
 
+DATABASE = "mlflow.db"
+"""In the project's root, where no other tracking server is named."""
+
+LOCK = ".mlflow.lock"
+
 FLUSH_S = 5.0
 """Seconds between two batches of metrics, so that a run can be watched without slowing it."""
 
@@ -43,6 +50,9 @@ MAX_METRICS = 1000
 
 STALL_S = 3.0
 """Seconds without a sign of life for which the end of a training waits for what is to be sent."""
+
+BUSY = 0.1
+"""Share of a processor above which the process that sends is taken to be at work."""
 
 WAIT_S = 60.0
 """Seconds after a training's end for which its tracking process goes on sending, even alone."""
@@ -55,11 +65,35 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # What fails is said here, in one line; MLflow would add the whole traceback.
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def weights_digest(folder: Path) -> str:
     """Return the SHA-256 of a model's weights, by which results find the run that made them."""
     return sha256(folder / "weights.safetensors")
+
+
+def address(root: Path) -> str:
+    """Return the address of the tracking server: of the environment, or of the root's database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / DATABASE}"
+
+
+def make_database(root: Path) -> None:
+    """Make the root's database if it is needed and not there; it takes MLflow some seconds."""
+    database = root / DATABASE
+    if os.environ.get("MLFLOW_TRACKING_URI") or database.exists():
+        return
+    from mlflow import MlflowClient
+
+    # Two workers that make it at once would each find half of the other's tables.
+    with FileLock(root / LOCK, timeout=60):
+        if database.exists():
+            return
+        # One that is half made, on a disk that is full, could never be used again.
+        part = database.with_name(f"{DATABASE}.part")
+        part.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{part}")
+        part.replace(database)
 
 
 def connect(experiment: str, root: Path) -> tuple["MlflowClient", str]:
@@ -69,24 +103,17 @@ def connect(experiment: str, root: Path) -> tuple["MlflowClient", str]:
         experiment: name of the MLflow experiment, made if it does not exist.
         root: the project's root.
     """
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    # Two workers that make the database at once would each find half of the other's tables.
-    with FileLock(root / ".mlflow.lock", timeout=60):
-        database = root / "mlflow.db"
-        if not uri and not database.exists():
-            # One that is half made, on a disk that is full, could never be used again.
-            part = root / "mlflow.db.part"
-            part.unlink(missing_ok=True)
-            MlflowClient(f"sqlite:///{part}")
-            part.replace(database)
-        client = MlflowClient(uri or f"sqlite:///{database}")
+    make_database(root)
+    client = MlflowClient(address(root))
+    # Of two workers that make the experiment at once, one would be told that it exists.
+    with FileLock(root / LOCK, timeout=60):
         found = client.get_experiment_by_name(experiment)
         if found is not None:
             return client, found.experiment_id
-        artifacts = None if uri else (root / "mlartifacts").as_uri()
+        own = not os.environ.get("MLFLOW_TRACKING_URI")
+        artifacts = (root / "mlartifacts").as_uri() if own else None
         # Without it MLflow's pages open on what they have for language model agents.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return client, client.create_experiment(experiment, artifacts, kind)
@@ -104,20 +131,42 @@ def runs_that_made(client: "MlflowClient", experiment_id: str, weights: str) -> 
     return list(client.search_runs([experiment_id], made, max_results=1))
 
 
+def running() -> tuple[str, str] | None:
+    """Return name and identity of what DVC runs just now: an experiment, or a `dvc repro`."""
+    if "DVC_STAGE" not in os.environ:
+        return None
+    if name := os.environ.get("DVC_EXP_NAME"):
+        return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}"
+    for process in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):
+            if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
+                started = f"{platform.node()} {process.pid} {process.create_time()}"
+                return "dvc repro", hashlib.sha256(started.encode()).hexdigest()
+    return None
+
+
 class Client:
     """One connection to the tracking server of the environment, or to mlflow.db in the root.
 
     Args:
         experiment: name of the MLflow experiment, made if it does not exist.
         root: the project's root.
+        pipeline: name and identity of what DVC runs, as `running` returns them; the parent of runs.
         watch: whether runs get what the machine does meanwhile: processor, memory, disk, network,
             GPU.
     """
 
-    def __init__(self, experiment: str, root: Path, watch: bool = False) -> None:
+    def __init__(
+        self,
+        experiment: str,
+        root: Path,
+        pipeline: tuple[str, str] | None = None,
+        watch: bool = False,
+    ) -> None:
         self._client: MlflowClient | None = None
         self._experiment = experiment
         self._root = root
+        self._pipeline = pipeline
         self._watch = watch
         self._run_id = ""
         self._parent_id = ""
@@ -223,24 +272,23 @@ class Client:
     def _connect(self, _: Any) -> None:
         self._client, self._experiment_id = connect(self._experiment, self._root)
 
-    def _pipeline(self, client: "MlflowClient") -> Any:
+    def _whole(self, client: "MlflowClient") -> Any:
         """Return the run of the pipeline or the experiment that DVC runs, if it has one."""
-        found = _pipeline()
-        if found is None:
+        if self._pipeline is None:
             return None
-        wanted = f"tags.`pipeline.identity` = '{found[1]}'"
+        wanted = f"tags.`pipeline.identity` = '{self._pipeline[1]}'"
         runs = client.search_runs([self._experiment_id], wanted, max_results=1)
         return runs[0] if runs else None
 
     def _parent(self, client: "MlflowClient") -> str:
         """Return the run's id of what DVC runs, made if there is none; nothing without DVC."""
-        if (found := _pipeline()) is None:
+        if self._pipeline is None:
             return ""
-        with FileLock(self._root / ".mlflow.lock", timeout=60):
-            if run := self._pipeline(client):
+        with FileLock(self._root / LOCK, timeout=60):
+            if run := self._whole(client):
                 client.update_run(run.info.run_id, status="RUNNING")
                 return str(run.info.run_id)
-            name, identity = found
+            name, identity = self._pipeline
             tags = {**_surroundings(self._root), "pipeline.identity": identity}
             tags |= {"mlflow.source.name": "dvc", "charlm.kind": "pipeline"}
             del tags["dvc.stage"]
@@ -292,9 +340,8 @@ class Client:
 
         # What goes wrong with it goes wrong with the run too, which says so once.
         logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.CRITICAL)
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._root / 'mlflow.db'}"
         self._machine = system_metrics_monitor.SystemMetricsMonitor(
-            self._run_id, resume_logging=goes_on, tracking_uri=uri
+            self._run_id, resume_logging=goes_on, tracking_uri=address(self._root)
         )
         self._machine.start()
 
@@ -347,7 +394,7 @@ class Client:
         self, client: "MlflowClient", metrics: dict[str, float], files: list[Path]
     ) -> None:
         # Stages that DVC restored from its cache make no run, so there may be none.
-        if run := self._pipeline(client):
+        if run := self._whole(client):
             _attach(client, run, metrics, files, "reports")
 
     def _made(self, client: "MlflowClient", weights: str) -> list[Any]:
@@ -381,7 +428,8 @@ class Tracker:
             # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
             process_group=0,
         )
-        self._send("connect", experiment, str(root))
+        # Found here: its process may outlive this one, and with it the way to DVC's.
+        self._send("connect", experiment, str(root), running())
         atexit.register(self.wait)
 
     def start(
@@ -419,19 +467,25 @@ class Tracker:
     def wait(self) -> None:
         """Wait until all of it was sent; nothing can be sent afterwards.
 
-        If nothing moves for `STALL_S`, the process that sends is left alone with what it has.
+        If it neither gets anything done nor computes for `STALL_S`, the process that sends is left
+        alone with what it has.
         """
         if self._process is None or self._process.stdin is None or self._process.stdout is None:
             return
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        # Importing MLflow takes long on a machine that is busy; then there is a mark for each call.
+        # On a machine that is busy, importing MLflow and making its tables take long, and so may a
+        # single call: a server that does not answer is told from it by the processor's time.
         patience = WAIT_S
         with self._process.stdout as marks:
-            while select.select([marks], [], [], patience)[0]:
-                if not os.read(marks.fileno(), 4096):
-                    if self._process.wait():
-                        _warn("its process ended")
+            while True:
+                before = _processor_seconds(self._process.pid)
+                if select.select([marks], [], [], patience)[0]:
+                    if not os.read(marks.fileno(), 4096):
+                        if self._process.wait():
+                            _warn("its process ended")
+                        break
+                elif _processor_seconds(self._process.pid) - before < BUSY * patience:
                     break
                 patience = STALL_S
         self._process = None
@@ -445,6 +499,14 @@ class Tracker:
         except OSError:
             self._process = None
             _warn("its process ended")
+
+
+def _processor_seconds(process_id: int) -> float:
+    try:
+        times = psutil.Process(process_id).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _serve(lines: IO[str]) -> None:
@@ -466,10 +528,16 @@ def _serve(lines: IO[str]) -> None:
             os.write(sys.stdout.fileno(), b".")
 
     threading.Thread(target=receive, daemon=True).start()
+    # Imports make a million objects and no garbage: looking for it would take a fifth of the time.
+    gc.disable()
     importlib.import_module("mlflow")
+    gc.enable()
+    _, experiment, root, pipeline = json.loads(calls.get())
+    # What fails here fails again below, where it is said.
+    with contextlib.suppress(Exception):
+        make_database(Path(root))
     mark()
-    _, experiment, root = json.loads(calls.get())
-    client = Client(experiment, Path(root), watch=True)
+    client = Client(experiment, Path(root), pipeline, watch=True)
     mark()
     while line := calls.get():
         method, *arguments = json.loads(line)
@@ -509,22 +577,6 @@ def _attach(
     for file in files:
         client.log_artifact(run.info.run_id, str(file), folder)
     _log(client, run.info.run_id, metrics, {f"{folder}_sha256": digest})
-
-
-def _pipeline() -> tuple[str, str] | None:
-    """Return name and identity of what DVC runs just now: an experiment, or a `dvc repro`."""
-    if "DVC_STAGE" not in os.environ:
-        return None
-    if name := os.environ.get("DVC_EXP_NAME"):
-        return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}"
-    import psutil
-
-    for process in psutil.Process().parents():
-        with contextlib.suppress(psutil.Error):
-            if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
-                started = f"{platform.node()} {process.pid} {process.create_time()}"
-                return "dvc repro", hashlib.sha256(started.encode()).hexdigest()
-    return None
 
 
 def _flatten(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

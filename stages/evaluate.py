@@ -101,13 +101,14 @@ def score(
             "test": slice(first, None),
             "holdout": slice(None),
         }
-    held = torch.tensor(ids).to(device)
+    held = torch.from_numpy(ids).to(device)
     passes = 1 if config.trained_on == "all" else 2
     with progress(passes * (len(ids) - 1), "char", f"{name} evaluation") as bar:
         ways = {"windowed": evaluation.windowed(model, held, config.block, bar.update)}
         if config.trained_on == "train":
             ways["streaming"] = evaluation.streaming(model, held, bar.update)
-    bytes_of_targets = config.vocabulary.bytes_of_ids[ids[1:]]
+    # At most four bytes a character in UTF-8.
+    bytes_of_targets = config.vocabulary.bytes_of_ids.astype(np.uint8)[ids[1:]]
     return {
         way: {
             part: evaluation.summarise(

@@ -91,7 +91,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
     seeds = settings.seeds_of(entry.name)
     config = checkpoint.Config.of(entry, vocabulary.symbols, seeds)
     torch.manual_seed(seeds.initialisation)
-    model = config.build().to(device)
+    model = memory.build(entry.name, config).to(device)
     ids = {split: torch.from_numpy(splits[split]).to(device) for split in splits}
     seen = torch.cat(list(ids.values())) if entry.trained_on == "all" else ids["train"]
     surroundings = {"device": device_name(device), "version.torch": torch.__version__}

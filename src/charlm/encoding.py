@@ -193,8 +193,15 @@ def load_split(folder: Path, split: str) -> Ids:
 
 
 def describe(folder: Path) -> dict[str, str]:
-    """Return where the encoded corpus lies and a digest of its ids, to name it in MLflow."""
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        digest.update(load_split(folder, split).data)
-    return {"source": str(folder), "digest": digest.hexdigest()[:16]}
+    """Return where the encoded corpus lies and a digest of its ids, to name it in MLflow.
+
+    It is made of the digests that the ids are compared with when they are read.
+
+    Raises:
+        UserError: the file of digests is missing or damaged.
+    """
+    digests = read_json(folder / DIGESTS)
+    if not isinstance(digests, dict) or not set(SPLITS) <= digests.keys():
+        raise UserError(f"{folder / DIGESTS} is damaged: remove it and run `dvc repro encode`")
+    together = "".join(str(digests[split]) for split in SPLITS)
+    return {"source": str(folder), "digest": hashlib.sha256(together.encode()).hexdigest()[:16]}

@@ -11,6 +11,7 @@ first input, so a split of N characters has N targets.
 Shapes: B batch, T time, V vocabulary, N targets.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -63,15 +64,14 @@ def streaming(
     block = model.context_length
     if block is not None and not model.slides:
         return _windows(model, ids, block, block - block // 2, advance)
-    scores: list[Scores] = []
+    found = _Collected(len(ids) - 1)
     state: State = None
     for inputs_T, targets_T in zip(
         ids[:-1].split(CHARACTERS_A_PASS), ids[1:].split(CHARACTERS_A_PASS), strict=True
     ):
         logits_BTV, state = model(inputs_T[None].long(), state)
-        scores.append(score(logits_BTV[0], targets_T.long()))
-        advance(len(targets_T))
-    return _concatenate(scores)
+        advance(found.add(score(logits_BTV[0], targets_T.long())))
+    return found.scores
 
 
 @torch.no_grad()
@@ -128,30 +128,46 @@ def _windows(
     overlap = block - stride
     starts = range(0, max(count - overlap, 1), stride)
     # All windows but the last are whole, so they go through the model many at a time.
-    whole = [start for start in starts if start + block <= count]
-    scores: list[Scores] = []
+    whole = starts[: len(range(0, count - block + 1, stride))]
+    found = _Collected(count)
     offsets_T = torch.arange(block + 1, device=ids.device)
     per_pass = max(1, CHARACTERS_A_PASS // block)
     for first in range(0, len(whole), per_pass):
-        starts_B = torch.tensor(whole[first : first + per_pass], device=ids.device)
+        starts_B = torch.tensor(list(whole[first : first + per_pass]), device=ids.device)
         taken = ids[starts_B[:, None] + offsets_T].long()
         logits_BTV, _ = model(taken[:, :-1])
         nats_BT, correct_BT = score(logits_BTV, taken[:, 1:])
-        if first == 0:
-            scores.append((nats_BT[0, :overlap], correct_BT[0, :overlap]))
-        scores.append((nats_BT[:, overlap:].flatten(), correct_BT[:, overlap:].flatten()))
-        advance(scores[-1][0].numel() + (overlap if first == 0 else 0))
+        begun = found.add((nats_BT[0, :overlap], correct_BT[0, :overlap])) if first == 0 else 0
+        advance(begun + found.add((nats_BT[:, overlap:], correct_BT[:, overlap:])))
     if len(whole) < len(starts):
         taken = ids[starts[-1] :].long()
         nats_BT, correct_BT = score(model(taken[None, :-1])[0], taken[None, 1:])
         skip = overlap if whole else 0
-        scores.append((nats_BT[0, skip:], correct_BT[0, skip:]))
-        advance(scores[-1][0].numel())
-    return _concatenate(scores)
+        advance(found.add((nats_BT[:, skip:], correct_BT[:, skip:])))
+    return found.scores
 
 
-def _concatenate(scores: list[Scores]) -> Scores:
-    return torch.cat([nats for nats, _ in scores]), torch.cat([right for _, right in scores])
+class _Collected:
+    """Scores of N targets, of which each pass adds some.
+
+    Memory is taken at once: a piece kept from each pass, between the logits that come and go, would
+    leave holes of many times its size.
+
+    Attributes:
+        scores: of all targets, once every pass was added.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.scores = torch.empty(count, dtype=torch.float64), torch.empty(count, dtype=torch.bool)
+        self._added = 0
+
+    def add(self, scores: Scores) -> int:
+        """Add the next scores, of any shape, and return how many they are."""
+        count = scores[0].numel()
+        for whole, part in zip(self.scores, scores, strict=True):
+            whole[self._added : self._added + count] = part.flatten()
+        self._added += count
+        return count
 
 
 def summarise(scores: Scores, bytes_: int) -> dict[str, float | int]:
@@ -163,8 +179,10 @@ def summarise(scores: Scores, bytes_: int) -> dict[str, float | int]:
     """
     nats_N, correct_N = scores
     count = nats_N.numel()
-    # fsum: the sum of 100,000 terms, correctly rounded whatever the order.
-    total = math.fsum(nats_N.tolist())
+    # fsum: the sum of 100,000 terms, correctly rounded whatever the order; a Python number takes
+    # four times a tensor's, so there are never many of them.
+    parts = nats_N.split(CHARACTERS_A_PASS)
+    total = math.fsum(itertools.chain.from_iterable(part.tolist() for part in parts))
     mean = total / count
     return {
         "nats_per_char": mean,

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from charlm.errors import UserError
-from charlm.files import write_bytes
+from charlm.files import sha256, write_bytes
 
 FOLDER = Path(".checkpoints")
 """Beside the outputs, which DVC removes before a stage runs; git and DVC ignore it."""
@@ -59,8 +59,9 @@ def fingerprint(parts: Iterable[Any]) -> str:
     """
     digest = hashlib.sha256()
     for part in parts:
-        content = part.read_bytes() if isinstance(part, Path) else json.dumps(part).encode()
-        digest.update(hashlib.sha256(content).digest())
+        whole = isinstance(part, Path)
+        found = sha256(part) if whole else hashlib.sha256(json.dumps(part).encode()).hexdigest()
+        digest.update(bytes.fromhex(found))
     return digest.hexdigest()
 
 

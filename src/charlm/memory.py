@@ -1,5 +1,7 @@
 """Whether a training fits: refused with the numbers before it begins, instead of killed within."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import psutil
@@ -10,11 +12,71 @@ from charlm.models.base import LanguageModel
 
 if TYPE_CHECKING:
     from charlm.budget import Training
+    from charlm.checkpoint import Config
 
 COPIES = {"sgd": 1, "adam": 3, "adamw": 3}
 """Of the weights, beside them: gradients, and what an optimiser remembers."""
 
 FLOAT_BYTES = 4
+
+SMALL = 1 << 30
+"""Bytes up to which a model is built without being counted first."""
+
+NO_MEMORY = "can't allocate memory"
+"""What torch says, by an error that means other things too."""
+
+
+def build(name: str, config: "Config") -> LanguageModel:
+    """Return a model with fresh weights, on the CPU, if there is memory for them.
+
+    Linux promises memory that it does not have, and kills who comes for it: each part of a model
+    may fit where all of them do not. Weights of many gigabytes are therefore counted first, by
+    building the model without memory; for the others that would take longer than all else.
+
+    Args:
+        name: of the entry.
+        config: what it is built from.
+
+    Raises:
+        UserError: it does not fit; the message has the numbers.
+    """
+    available = psutil.virtual_memory().available
+    state = torch.get_rng_state()
+    try:
+        with _bounded(psutil.Process().memory_info().vms + min(available, SMALL)):
+            return config.build()
+    except RuntimeError as error:
+        if NO_MEMORY not in str(error):
+            raise
+    with torch.device("meta"):
+        parameters = config.build().parameter_count
+    if FLOAT_BYTES * parameters > available:
+        raise UserError(
+            f"{name} needs {FLOAT_BYTES * parameters:,} bytes for {parameters:,} parameters, but "
+            f"{available:,} are available: choose smaller sizes"
+        )
+    torch.set_rng_state(state)
+    return config.build()
+
+
+@contextlib.contextmanager
+def _bounded(size: int) -> Iterator[None]:
+    """Bound this process's address space, where the system can."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows promises only what it has
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if before[0] != resource.RLIM_INFINITY:
+        size = min(size, before[0])
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (size, before[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def check(

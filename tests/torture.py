@@ -5,8 +5,10 @@ ends in must be, byte for byte, what it ends in when nobody kills it, and nothin
 half written.
 """
 
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.workspace import PROJECT, copy_project, run
+import psutil
+
+from tests.workspace import PROJECT, copy_project, environment, run
 
 KINDS = ("perceptron_full_batch", "bigram", "averaging", "gpt", "rnn", "lstm", "shake_lstm")
 """All batches, all kinds of state, with and without dropout, SGD, Adam and AdamW."""
@@ -97,6 +101,57 @@ def killed_again_and_again(
     assert contents(folder, outs) == expected
 
 
+def killed_under_dvc(folder: Path, name: str, kills: int, seed: int) -> None:
+    """Kill `dvc repro` of a training, by turns its whole process group and DVC alone.
+
+    DVC's death leaves the training an orphan, which its successor must not share a snapshot with.
+
+    Args:
+        folder: a copy of the project that DVC runs.
+        name: of the entry.
+        kills: how many have to meet a DVC that is running.
+        seed: of the moments.
+
+    Raises:
+        AssertionError: as in `killed_again_and_again`.
+    """
+    outs = trained(name)[1]
+    command = ["dvc", "repro", "--force", "--single-item", f"train@{name}"]
+    started = time.monotonic()
+    run(folder, *command)
+    whole = time.monotonic() - started
+    expected = contents(folder, outs)
+    chance = random.Random(seed)
+    met = 0
+    while met < kills:
+        with subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+            start_new_session=True,
+        ) as process:
+            time.sleep(chance.uniform(0, 1.1 * whole))
+            try:
+                below = psutil.Process(process.pid).children(recursive=True)
+            except psutil.Error:
+                below = []
+            running = process.poll() is None
+            if met % 2 and running:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+        met += running
+        # Whatever the successor meets, it ends well or says who is there.
+        after = run(folder, *command, check=False)
+        assert after.returncode == 0 or "is being trained by another process" in after.stderr
+        psutil.wait_procs(below)
+        for file, content in contents(folder, outs).items():
+            assert file.endswith(".part") or content == expected[file], file
+    run(folder, *command)
+    assert contents(folder, outs) == expected
+
+
 def trained(name: str) -> tuple[list[str], list[str]]:
     """Return a training's command, and what it writes besides what others write there."""
     files = [f"results/{name}/{file}" for file in ("curve.csv", "activations.json")]
@@ -140,10 +195,15 @@ def main(kills: int) -> None:
             Path(scratch) / "whole",
             ("bigram", "kneser_ney"),
             scale="smoke",
+            checkpoint_every=0.001,
             corpus__sources=[str(corpus)],
         )
         (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
         run(folder, "dvc", "repro")
+        share = max(2, kills // 4)
+        killed_under_dvc(folder, "bigram", share, 0)
+        total += share
+        print(f"dvc repro of a training: killed {share} times, the same bytes", flush=True)
         for place, (stage, outs) in enumerate(STAGES.items()):
             command = ["-m", *f"stages.{stage}".split()]
             share = max(1, kills * 20 // 56)

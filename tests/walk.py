@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.test_docs import blocks
-from tests.workspace import PROJECT, TINY, copy_project, run
+from tests.workspace import PROJECT, TINY, copy_project, environment, run
 
 ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "kneser_ney", "mixture")
 
@@ -74,8 +74,6 @@ def walk(folder: Path, command: str) -> str:
     """
     for example, real in PUT_IN.items():
         command = command.replace(example, real.format(folder=folder))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             ["bash", "-c", command],
@@ -83,7 +81,7 @@ def walk(folder: Path, command: str) -> str:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=environment(),
             start_new_session=True,
         )
         port = next((port for make, port in SERVERS.items() if command.startswith(make)), None)

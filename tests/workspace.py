@@ -103,12 +103,21 @@ def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
         yaml.dump(content, file)
 
 
-def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command in a copy, as its user would, with this environment's Python first."""
+def environment() -> dict[str, str]:
+    """Return the variables that a user would have, with this environment's Python first."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+
+
+def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command in a copy, as its user would."""
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=kept, stdin=subprocess.DEVNULL
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
     )
     if check and done.returncode:
         raise AssertionError(f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")

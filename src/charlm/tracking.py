@@ -137,7 +137,10 @@ def running() -> tuple[str, str] | None:
         return None
     if name := os.environ.get("DVC_EXP_NAME"):
         return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}"
-    for process in psutil.Process().parents():
+    parents: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        parents = psutil.Process().parents()
+    for process in parents:
         with contextlib.suppress(psutil.Error):
             if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
                 started = f"{platform.node()} {process.pid} {process.create_time()}"

@@ -48,8 +48,11 @@ FLUSH_S = 5.0
 MAX_METRICS = 1000
 """Metrics that one call of log_batch may hold."""
 
-STALL_S = 3.0
+STALL_S = 2.0
 """Seconds without a sign of life for which the end of a training waits for what is to be sent."""
+
+LOOK_S = 0.5
+"""Seconds between two looks whether the process that sends is at work."""
 
 BUSY = 0.1
 """Share of a processor above which the process that sends is taken to be at work."""
@@ -479,18 +482,20 @@ class Tracker:
             self._process.stdin.close()
         # On a machine that is busy, importing MLflow and making its tables take long, and so may a
         # single call: a server that does not answer is told from it by the processor's time.
-        patience = WAIT_S
+        limit, quiet = WAIT_S, 0.0
         with self._process.stdout as marks:
-            while True:
+            while quiet < limit:
                 before = _processor_seconds(self._process.pid)
-                if select.select([marks], [], [], patience)[0]:
+                if select.select([marks], [], [], LOOK_S)[0]:
                     if not os.read(marks.fileno(), 4096):
                         if self._process.wait():
                             _warn("its process ended")
                         break
-                elif _processor_seconds(self._process.pid) - before < BUSY * patience:
-                    break
-                patience = STALL_S
+                    limit, quiet = STALL_S, 0.0
+                elif _processor_seconds(self._process.pid) - before > BUSY * LOOK_S:
+                    quiet = 0.0
+                else:
+                    quiet += LOOK_S
         self._process = None
 
     def _send(self, method: str, *arguments: Any) -> None:

@@ -25,7 +25,7 @@ lint: setup  ## check style and types
 smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 	@python -m tests.workspace .smoke
 
-torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (15 minutes)
+torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (half an hour)
 	@python -m tests.torture
 	@python -m pytest -q --torture -n 0 tests/test_fuzz.py tests/test_everywhere.py tests/test_outages.py tests/test_damage.py
 
@@ -42,7 +42,7 @@ serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=
 server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where (README)
 	@python -m charlm.server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
 
-services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (4 minutes)
+services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (5 minutes)
 	@python -m pytest -n 0 --services tests/services tests/test_serving.py
 	@python -m pytest -n 0 --services tests/test_play_browser.py
 

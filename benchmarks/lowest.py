@@ -3,15 +3,16 @@
     python -m benchmarks.lowest [BUDGET ...] [SEED ...] [--shared] [--keep FOLDER] [--train]
 
 adds to benchmarks/lowest.json; on a CUDA device, or with `full`, to benchmarks/lowest_gpu.json.
-Three seeds of each of these, alone; with `kneser_ney` in a mixture whose two weights are found on
-validation; and that mixture while it learns from what it has been scored on:
+Three seeds of each of these budgets: both members of `mixture` in params.yaml, alone; the mixture,
+whose two weights are found on validation; and the mixture while it learns from what it has been
+scored on:
 
-- `quick`: `lstm` of params.yaml at its quick budget;
-- `five minutes`: the same with the changes in BUDGETS;
-- `full`: `lstm` at its full budget, on a CUDA device.
+- `quick`: the quick budgets of params.yaml;
+- `five minutes`: the same with the changes in BUDGETS, five minutes a member;
+- `full`: the full budgets, on a CUDA device.
 
 Choices follow validation (CHANGELOG says what else was in view); test is scored once a seed.
-Streaming. Nothing else should run meanwhile: it takes an hour on two cores. Where something did,
+Nothing else should run meanwhile: it takes an hour on two cores. Where something did,
 say --shared: seconds are then no measure of speed, and are left out. With --keep weights stay in a
 folder, and are trained only where it has none; with --train nothing is scored, so that a GPU need
 not wait for counting. A seed that is recorded already is not run again; remove the file to begin
@@ -35,21 +36,31 @@ from benchmarks.sources import at_scale, train
 from charlm import adaptive, checkpoint, encoding, evaluation, mixing, params
 from charlm.checkpoint import Config
 from charlm.files import read_json, write_json, write_text
-from charlm.models.base import CountingModel, LanguageModel, start_torch
-from charlm.vocabulary import Vocabulary
+from charlm.models.base import LanguageModel, start_torch
 from stages.mix import together
 
 ROOT = Path(stages.__file__).parent.parent
 ENCODED = ROOT / "data/encoded"
 SEEDS = (1, 2, 3)
-LONGER = {"hidden": 512, "steps": 3300, "dropout": 0.2, "input_dropout": 0.1, "learning_rate": 4e-3}
+LONGER = {
+    "lstm": {"hidden": 512, "steps": 3300, "dropout": 0.2, "input_dropout": 0.1}
+    | {"learning_rate": 4e-3},
+    "residual_lstm": {"steps": 4200, "dropout": 0.2, "input_dropout": 0.1, "folds": 50},
+}
 BUDGETS: dict[str, params.Params] = {
     "quick": at_scale("quick"),
     "five minutes": at_scale(
-        "quick", **{f"models__lstm__quick__{key}": value for key, value in LONGER.items()}
+        "quick",
+        **{
+            f"{section}__{name}__quick__{key}": value
+            for section, name in (("models", "lstm"), ("residuals", "residual_lstm"))
+            for key, value in LONGER[name].items()
+        },
     ),
     "full": at_scale("full"),
 }
+WINDOW = 256
+"""Characters of the published windowed losses."""
 
 Leaf = dict[str, float]
 
@@ -58,16 +69,6 @@ def losses(nats: torch.Tensor, first: int) -> Leaf:
     """Return nats per character of validation, test and both."""
     parts = {"validation": nats[:first], "test": nats[first:], "holdout": nats}
     return {part: round(float(of.mean()), 5) for part, of in parts.items()}
-
-
-def counted(settings: params.Params, symbols: str, train_N: torch.Tensor) -> Any:
-    """Return `kneser_ney`, fitted, and its configuration."""
-    entry = settings.counts("kneser_ney")
-    config = Config(entry.model, entry.block, "train", symbols, entry.architecture, {}, {})
-    model = config.build()
-    assert isinstance(model, CountingModel)
-    model.fit(train_N)
-    return model.eval(), config
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,15 @@ class Trained:
     machine: str
 
 
-def trained(budget: str, seed: int, folder: Path | None) -> Trained:
+def trained(budget: str, name: str, seed: int, folder: Path | None) -> Trained:
     """Train once, or load what a folder keeps."""
     device = start_torch()
-    kept = folder / f"{budget.replace(' ', '-')}-{seed}" if folder else None
+    kept = folder / f"{budget.replace(' ', '-')}-{name}-{seed}" if folder else None
     if kept and (kept / "training.json").is_file():
         model, config = checkpoint.load(kept, device)
         return Trained(model, config, **read_json(kept / "training.json"))
     seeds = params.Seeds(initialisation=10 * seed + 1, training=10 * seed + 2, sampling=3)
-    model, config, curve, seconds = train(BUDGETS[budget].model("lstm"), seeds, device)
+    model, config, curve, seconds = train(BUDGETS[budget].model(name), seeds, device)
     found = Trained(model, config, int(curve[-1]["step"]), round(seconds, 1), machine(device))
     if kept:
         checkpoint.save(kept, model, config)
@@ -102,54 +103,65 @@ def trained(budget: str, seed: int, folder: Path | None) -> Trained:
 def measure(
     budget: str, seed: int, splits: dict[str, torch.Tensor], shared: bool, folder: Path | None
 ) -> dict[str, Any]:
-    """Train once and score it alone, in a mixture, and in one that learns."""
+    """Train both members once and score each alone, both mixed, and the mixture that learns."""
     device, settings = start_torch(), BUDGETS[budget]
-    run = trained(budget, seed, folder)
+    entry = settings.mixed("mixture")
+    runs = {name: trained(budget, name, seed, folder) for name in entry.members}
     past, first = splits["train"].to(device), len(splits["validation"])
     held = torch.cat([splits["validation"], splits["test"]]).to(device)
     ids = torch.cat([past[-1:], held])
 
-    symbols = Vocabulary.load(ENCODED / "vocabulary.json").symbols
-    members: list[tuple[LanguageModel, Config]] = [
-        (run.model, run.config),
-        counted(settings, symbols, splits["train"]),
-    ]
+    found: dict[str, Any] = {"threads": torch.get_num_threads()}
+    for name, run in runs.items():
+        found[name] = {
+            "steps": run.steps,
+            "trained_on": run.machine,
+            "training_seconds": None if shared else run.seconds,
+            "parameters": run.model.parameter_count,
+            "streaming": losses(evaluation.streaming(run.model, ids)[0], first),
+            f"windowed_at_{WINDOW}": losses(evaluation.windowed(run.model, ids, WINDOW)[0], first),
+        }
     seen = ids[: first + 1]
-    log_p_KNV = np.stack([evaluation.log_probabilities(of, seen).numpy() for of, _ in members])
+    log_p_KNV = np.stack(
+        [evaluation.log_probabilities(run.model, seen).numpy() for run in runs.values()]
+    )
     fit = mixing.fit(log_p_KNV, splits["validation"].numpy().astype(np.int64))
-    entry = settings.mixed("mixture")
+    members = [(run.model, run.config) for run in runs.values()]
     mixture, _ = together(entry, members, fit.best, fit.ways[fit.best][0])
     mixture = mixture.to(device).eval()
-    found = {
-        "steps": run.steps,
-        "trained_on": run.machine,
-        "threads": torch.get_num_threads(),
-        "training_seconds": None if shared else run.seconds,
-        "parameters": run.model.parameter_count,
-        "lstm": losses(evaluation.streaming(run.model, ids)[0], first),
-        "lstm_windowed_at_256": losses(evaluation.windowed(run.model, ids, 256)[0], first),
-        "mixture": losses(evaluation.streaming(mixture, ids)[0], first),
-    }
+    found["mixture"] = {"streaming": losses(evaluation.streaming(mixture, ids)[0], first)}
     started = time.perf_counter()
     nats, _ = adaptive.adaptive(mixture, past, held, settings.adapts("mixture"))
-    found["mixture_adaptive"] = losses(nats, first)
-    found["adaptive_seconds"] = None if shared else round(time.perf_counter() - started, 1)
+    found["mixture"]["adaptive"] = losses(nats, first)
+    found["mixture"]["adaptive_seconds"] = (
+        None if shared else round(time.perf_counter() - started, 1)
+    )
     return found
 
 
 def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return, for each budget, mean and standard deviation over seeds."""
+    """Return, for each budget, model and way of scoring, mean and standard deviation over seeds."""
     rows: dict[str, Any] = {}
     for budget in BUDGETS:
         runs = [run for key, run in results.items() if key.startswith(budget)]
-        for what in ("lstm", "lstm_windowed_at_256", "mixture", "mixture_adaptive"):
-            for part in ("validation", "test", "holdout"):
-                values = [run[what][part] for run in runs]
-                if len(values) > 1:
-                    rows.setdefault(budget, {}).setdefault(what, {})[part] = {
+        if len(runs) < 2:
+            continue
+        rows[budget] = {
+            name: {
+                way: {
+                    part: {
                         "mean": round(statistics.mean(values), 4),
                         "sd": round(statistics.stdev(values), 4),
                     }
+                    for part in ("validation", "test", "holdout")
+                    for values in [[run[name][way][part] for run in runs]]
+                }
+                for way, losses_of in model.items()
+                if isinstance(losses_of, dict)
+            }
+            for name, model in runs[0].items()
+            if isinstance(model, dict)
+        }
     return rows
 
 
@@ -170,7 +182,8 @@ def main(words: list[str]) -> None:
             if key in results:
                 continue
             if only_train:
-                print(key, trained(budget, seed, folder).seconds, "s", flush=True)
+                for name in BUDGETS[budget].mixed("mixture").members:
+                    print(key, name, trained(budget, name, seed, folder).seconds, "s", flush=True)
                 continue
             results[key] = measure(budget, seed, splits, shared, folder)
             print(key, results[key], flush=True)

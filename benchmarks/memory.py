@@ -55,7 +55,7 @@ def prepare(folder: Path, zoo: tuple[str, ...], copies: int) -> None:
     content["models"] = {name: content["models"][name] for name in zoo}
     content |= {"reproductions": {}, "repeats": {}}
     if len(zoo) == 1:
-        content |= {"mixtures": {}, "adaptive": {}}
+        content |= {"residuals": {}, "mixtures": {}, "adaptive": {}}
     yaml.dump(content, folder / "params.yaml")
     text = CORPUS.read_bytes()
     with (folder / "data/raw/corpus.txt").open("wb") as file:

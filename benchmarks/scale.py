@@ -179,7 +179,9 @@ def measure(folder: Path, source: Path) -> dict[str, Any]:
     yaml = YAML()
     content = yaml.load(folder / "params.yaml")
     content["models"] = {"bigram": content["models"]["bigram"]}
-    content |= {section: {} for section in ("mixtures", "adaptive", "reproductions", "repeats")}
+    content |= {
+        section: {} for section in ("residuals", "mixtures", "adaptive", "reproductions", "repeats")
+    }
     yaml.dump(content, folder / "params.yaml")
     os.link(source, folder / "data/raw/corpus.txt")
     found: dict[str, Any] = {"bytes": source.stat().st_size}

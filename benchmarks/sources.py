@@ -40,7 +40,7 @@ from charlm import batches, encoding, models, params, sampling, training
 from charlm.checkpoint import Config
 from charlm.cli import progress
 from charlm.files import read_json, write_json
-from charlm.models.base import LanguageModel, start_torch
+from charlm.models.base import LanguageModel, ResidualModel, start_torch
 from charlm.vocabulary import Vocabulary
 from stages.evaluate import score
 
@@ -106,7 +106,16 @@ def train(
             bar.set_postfix_str(f"{nats:.3f} nats", refresh=False)
             bar.update(count)
 
-        training.fit(model, seen_N, ids["validation"], budget, seeds.training, point, advance)
+        training.fit(
+            model,
+            seen_N,
+            ids["validation"],
+            budget,
+            seeds.training,
+            point,
+            advance,
+            expected_NV=model.study(seen_N) if isinstance(model, ResidualModel) else None,
+        )
     return model, config, curve, time.perf_counter() - started
 
 

@@ -27,7 +27,7 @@ def main() -> None:
     with progress(2 * size, "B", "encoding") as bar:
         found = encoding.scan(CORPUS, bar.update)
         lengths = encoding.lengths(found.characters, settings.split)
-        for entry in settings.models.values():
+        for entry in settings.by_steps.values():
             encoding.check_lengths(lengths, entry)
         unseen = encoding.encode(CORPUS, found.vocabulary, lengths, OUTPUT, bar.update)
     if unseen:

@@ -35,7 +35,7 @@ def main() -> None:
     results = [
         report.read_result(
             RESULTS / name,
-            trained=name in settings.models,
+            trained=name in settings.by_steps,
             mixed=name in settings.mixtures,
             adapts=name in settings.adaptive,
         )

@@ -35,7 +35,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
 
 @click.command()
-@model_option("Entry under `models` in params.yaml.")
+@model_option("Entry under `models` or `residuals` in params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
     """Train a model into models/MODEL/, its curve and activations into results/MODEL/.
@@ -82,7 +82,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
     import torch
 
     from charlm import activations, checkpoint, keeping, memory, parallel, training
-    from charlm.models.base import start_torch
+    from charlm.models.base import ResidualModel, start_torch
     from charlm.vocabulary import Vocabulary
 
     budget = entry.training
@@ -109,6 +109,15 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
             if snapshot and ranks.rank == 0:
                 steps = snapshot.content["step"]
                 click.echo(f"{entry.name}: going on after step {steps:,}", err=True)
+            looked, expected, started = seen, None, time.perf_counter()
+            if isinstance(model, ResidualModel):
+                # Its counts know what they were fitted on by heart.
+                looked = ids["validation"]
+                with progress(
+                    len(seen) - 1, "char", f"{entry.name}: counting", not ranks.rank
+                ) as bar:
+                    expected = model.study(seen, bar.update)
+            studied = time.perf_counter() - started
             tracker.start(
                 entry.name,
                 {"entry": entry.name, "scale": settings.scale, "parameters": model.parameter_count}
@@ -117,8 +126,8 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
                 {"name": settings.corpus.name, **encoding.describe(ENCODED)},
                 snapshot is not None,
             )
-            flow = {"initial": activations.statistics(model, seen, budget.block)}
-            started = time.perf_counter()
+            flow = {"initial": activations.statistics(model, looked, budget.block)}
+            started = time.perf_counter() - studied
             with watching(entry.name, budget, len(seen), ranks.rank == 0) as advance:
                 curve = training.fit(
                     model,
@@ -131,9 +140,10 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
                     snapshot,
                     keeper,
                     ranks,
+                    expected_NV=expected,
                 )
             seconds = time.perf_counter() - started
-            flow["trained"] = activations.statistics(model, seen, budget.block)
+            flow["trained"] = activations.statistics(model, looked, budget.block)
             folder, results = MODELS / entry.name, RESULTS / entry.name
             if ranks.rank == 0:
                 checkpoint.save(folder, model, config)

@@ -5,6 +5,7 @@ import torch
 
 from charlm import activations, models
 from tests.workspace import at_scale
+from tests.zoo import build
 
 SMOKE = at_scale("smoke")
 QUICK = at_scale("quick")
@@ -17,10 +18,10 @@ def rows(name, text_N, settings=QUICK, symbols=65):
     return model, found, {row["layer"]: row for row in found["layers"]}
 
 
-@pytest.mark.parametrize("name", SMOKE.models)
+@pytest.mark.parametrize("name", SMOKE.by_steps)
 def test_every_model_shows_its_flow_and_is_left_as_it_was(name, corpus_ids):
     entry = SMOKE.model(name)
-    model = models.build(entry.model, 65, entry.training.block, entry.architecture).train()
+    model = build(name, 65)[0].train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     found = activations.statistics(model, corpus_ids["train"], entry.training.block)
     layers = [row["layer"] for row in found["layers"]]

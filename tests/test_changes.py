@@ -15,10 +15,10 @@ from tests.workspace import TINY, change, committed, copy_project, metrics, run,
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory, corpus_path) -> Path:
-    """Two models and a reproduction, run once and committed, in a folder with a space."""
+    """Three models and a reproduction, run once and committed, in a folder with a space."""
     folder = tmp_path_factory.mktemp("another project") / "charlm"
     kept = {"scale": "smoke", "repeats": {}, "corpus__sources": [str(corpus_path)]}
-    copy_project(folder, ("bigram", "mlp"), **kept)
+    copy_project(folder, ("bigram", "mlp", "residual_lstm"), **kept)
     committed(folder)
     return folder
 
@@ -63,11 +63,11 @@ def test_a_reproduction_follows_its_entry_and_comes_back_from_the_cache(pipeline
 @pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
 def test_mlflow_is_brought_in_line_with_the_files(pipeline, tmp_path):
     """Another server gets every run once; the one that has them gets none."""
-    assert "3 models, 0 runs added" in run(pipeline, "python", "-m", "charlm.track").stderr
+    assert "4 models, 0 runs added" in run(pipeline, "python", "-m", "charlm.track").stderr
     uri = f"sqlite:///{tmp_path / 'other.db'}"
     command = ("env", f"MLFLOW_TRACKING_URI={uri}", "python", "-m", "charlm.track")
-    assert "3 runs added: mlp, bigram, mlp_all" in run(pipeline, *command).stderr
-    assert "3 models, 0 runs added" in run(pipeline, *command).stderr
+    assert "4 runs added: mlp, bigram, residual_lstm, mlp_all" in run(pipeline, *command).stderr
+    assert "4 models, 0 runs added" in run(pipeline, *command).stderr
 
     from mlflow import MlflowClient
 
@@ -89,6 +89,18 @@ def test_mlflow_is_brought_in_line_with_the_files(pipeline, tmp_path):
     ]
     assert curves[0] == curves[1]
     assert {f.path for f in there.list_artifacts(added.info.run_id)} == {"model", "results"}
+
+
+def test_a_model_on_top_of_counts_is_trained_scored_ranked_and_drawn_from(pipeline):
+    (row,) = (
+        row
+        for row in json.loads((pipeline / "reports/leaderboard.json").read_text())
+        if row["model"] == "residual_lstm"
+    )
+    # What the counts know of 90 % of the text, at least, which the smallest budget leaves there.
+    assert row["streaming"]["holdout"]["nats_per_char"] < 1.55
+    assert len((pipeline / "results/residual_lstm/sample.txt").read_text()) > 100
+    assert "residual_lstm" in (pipeline / "reports/report.html").read_text()
 
 
 def test_an_own_corpus_is_a_dependency(pipeline):
@@ -113,7 +125,7 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
     inside.write_text(text[20_000:50_000])
     run(pipeline, "git", "add", "inside.txt")
     for name, path in (("outside", str(outside)), ("inside", "inside.txt")):
-        overrides = ["~models.mlp", "~reproductions.mlp_all"]
+        overrides = ["~models.mlp", "~reproductions.mlp_all", "~residuals.residual_lstm"]
         overrides += [f"corpus.path={path}", f"corpus.name={name}"]
         flags = [word for override in overrides for word in ("-S", override)]
         run(pipeline, "dvc", "exp", "run", "--queue", "-n", name, *flags)

@@ -12,6 +12,7 @@ from charlm.errors import UserError
 from charlm.keeping import Interrupted, Keeper, Snapshot
 from tests.torture import trainable
 from tests.workspace import at_scale
+from tests.zoo import expected
 
 SMOKE = at_scale("smoke")
 
@@ -45,35 +46,42 @@ def train(name, corpus_ids, snapshot=None, keeper=None, **changes):
     model = models.build(entry.model, 65, plan.block, entry.architecture)
     text_N = corpus_ids["train"][:3000]
     curve = training.fit(
-        model, text_N, corpus_ids["validation"], plan, 2, snapshot=snapshot, keeper=keeper
+        model,
+        text_N,
+        corpus_ids["validation"],
+        plan,
+        2,
+        snapshot=snapshot,
+        keeper=keeper,
+        expected_NV=expected(model, text_N),
     )
     return curve, model.state_dict()
 
 
-@pytest.mark.parametrize("name", SMOKE.models)
+@pytest.mark.parametrize("name", SMOKE.by_steps)
 @pytest.mark.parametrize("asked", [0, 4])
 def test_going_on_ends_in_the_same_bytes(name, asked, corpus_ids):
     """Also across the start of another pass through the text, and with dropout."""
-    expected_curve, expected = train(name, corpus_ids)
+    expected_curve, weights = train(name, corpus_ids)
     keeper = Once(asked)
     with pytest.raises(Interrupted):
         train(name, corpus_ids, keeper=keeper)
     assert keeper.snapshot.content["step"] == asked + 1
     curve, found = train(name, corpus_ids, keeper.snapshot)
     assert curve == expected_curve
-    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+    assert all(torch.equal(found[key], tensor) for key, tensor in weights.items())
 
 
 def test_a_snapshot_survives_its_file(tmp_path, corpus_ids):
-    expected = train("shake_lstm", corpus_ids)
+    whole = train("shake_lstm", corpus_ids)
     keeper = Once(3)
     with pytest.raises(Interrupted):
         train("shake_lstm", corpus_ids, keeper=keeper)
     with Keeper(tmp_path / "kept", "a", 0) as kept:
         kept.save(keeper.snapshot)
         curve, found = train("shake_lstm", corpus_ids, kept.load())
-    assert curve == expected[0]
-    assert all(torch.equal(found[key], tensor) for key, tensor in expected[1].items())
+    assert curve == whole[0]
+    assert all(torch.equal(found[key], tensor) for key, tensor in whole[1].items())
 
 
 def test_a_snapshot_of_another_training_or_a_damaged_one_is_not_used(tmp_path):

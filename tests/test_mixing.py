@@ -96,7 +96,9 @@ def test_the_stage_mixes_what_is_there(tmp_path, monkeypatch, corpus_text):
     encode_text(corpus_text[:30_000], tmp_path / "data/encoded")
     text = (PROJECT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(
-        text.replace("    first: lstm\n", "    first: bigram\n").replace(
+        text.replace("    first: residual_lstm\n", "    first: bigram\n")
+        .replace("    second: lstm\n", "    second: kneser_ney\n")
+        .replace(
             "# Scoring while learning",
             "  twice: {model: mixture, first: mixture, second: mlp, mixing: linear, block: 8,\n"
             "          sampling: {}}\n\n# Scoring while learning",

@@ -12,20 +12,19 @@ from torch.nn import functional
 
 from charlm import models
 from charlm.errors import UserError
-from charlm.models.base import detach
+from charlm.models.base import CountingModel, detach
 from tests.workspace import at_scale
+from tests.zoo import SMOKE
+from tests.zoo import build as small
 
-SMOKE = at_scale("smoke")
 VOCABULARY = 65
 
 
 def build(name, vocabulary=VOCABULARY):
-    entry = SMOKE.model(name)
-    model = models.build(entry.model, vocabulary, entry.training.block, entry.architecture)
-    return model.eval(), entry.training.block
+    return small(name, vocabulary)
 
 
-zoo = pytest.mark.parametrize("name", SMOKE.models)
+zoo = pytest.mark.parametrize("name", SMOKE.by_steps)
 
 
 def test_every_file_has_an_entry():
@@ -42,7 +41,8 @@ def test_logits_have_the_shape_of_the_interface(name):
     model, block = build(name)
     logits_BTV, _ = model(torch.randint(VOCABULARY, (3, block)))
     assert logits_BTV.shape == (3, block, VOCABULARY)
-    assert model.parameter_count == sum(p.numel() for p in model.parameters())
+    counts = sum(m.parameter_count for m in model.modules() if isinstance(m, CountingModel))
+    assert model.parameter_count == sum(p.numel() for p in model.parameters()) + counts
 
 
 @zoo

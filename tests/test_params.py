@@ -136,6 +136,22 @@ def test_scale_picks_the_budget(content):
         ("counted", None, "params.yaml: counted: must be a mapping ({} if empty)"),
         ("counted.kneser_ney", 3, "params.yaml: counted.kneser_ney: must be a mapping"),
         (
+            "residuals.residual_lstm.model",
+            "lstm",
+            "params.yaml: residuals.residual_lstm.model: unknown model 'lstm' (allowed: residual_",
+        ),
+        (
+            "residuals.residual_lstm.quick.folds",
+            1,
+            "params.yaml: residuals.residual_lstm.quick.folds: input should be greater",
+        ),
+        (
+            "residuals.residual_lstm.quick.hiden",
+            3,
+            "params.yaml: residuals.residual_lstm.quick: unknown key 'hiden' (did you mean 'hid",
+        ),
+        ("residuals", None, "params.yaml: residuals: must be a mapping ({} if empty)"),
+        (
             "counted.kneser_ney.model",
             "lstm",
             "params.yaml: counted.kneser_ney.model: unknown model 'lstm' (allowed: kneser_ney)",
@@ -210,7 +226,7 @@ def test_scale_picks_the_budget(content):
             "params.yaml: mixtures.mixture.second: unknown model 'mixture'",
         ),
         (
-            "mixtures.mixture.second",
+            "mixtures.mixture.first",
             "lstm",
             "params.yaml: mixtures.mixture.second: lstm is the first member already",
         ),
@@ -316,7 +332,7 @@ def test_a_repeat_is_its_entry_with_another_seed(content):
 
 def test_a_model_that_counts_is_ranked_and_has_no_budget(content):
     parsed = params.parse(content, "p")
-    assert list(parsed.ranked) == [*parsed.models, "kneser_ney", "mixture"]
+    assert list(parsed.ranked) == [*parsed.by_steps, "kneser_ney", "mixture"]
     assert set(parsed.entries) == {*parsed.ranked, *parsed.reproductions, *parsed.repeats}
     assert parsed.counts("kneser_ney").architecture == {"order": 7}
     assert parsed.entry("kneser_ney").sampling == parsed.sampling
@@ -368,7 +384,7 @@ def test_every_key_is_needed(content):
                 yield from paths(value, (*prefix, key))
 
     for path in list(paths(content)):
-        zoo = ("models", "counted", "mixtures", "adaptive")
+        zoo = ("models", "residuals", "counted", "mixtures", "adaptive")
         # Without a member a mixture is refused, in other words.
         entry = path[0] in (*zoo, "reproductions", "repeats") and len(path) == 2
         own_sampling = path[0] in zoo and "sampling" in path[:-1]
@@ -378,7 +394,8 @@ def test_every_key_is_needed(content):
         if path[0] == "models":
             # One entry alone, so that each of a thousand checks is short.
             alone = {
-                section: {} for section in ("mixtures", "adaptive", "reproductions", "repeats")
+                section: {}
+                for section in ("residuals", "mixtures", "adaptive", "reproductions", "repeats")
             }
             broken |= {**alone, "models": {path[1]: broken["models"][path[1]]}}
         inner = broken

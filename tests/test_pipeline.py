@@ -20,6 +20,7 @@ GRAPH = {
 ZOO = ("bigram", "lstm")
 RANKED = (*ZOO, "kneser_ney", "mixture")
 REPEATS = ("bigram_2",)
+SECTIONS = {"refine": "residuals", "assess": "residuals", "count": "counted", "mix": "mixtures"}
 ENTRY_FILE = "src/charlm/models/${item.model}.py"
 INERT = {
     *(
@@ -95,7 +96,7 @@ def test_a_stage_declares_exactly_the_code_that_it_imports(stage):
     elif "src/charlm/checkpoint.py" in needed:
         # It builds a model by name: one that is trained may import the base alone.
         needed.add(ENTRY_FILE)
-        section = {"count": "counted", "mix": "mixtures"}.get(stage, "models")
+        section = SECTIONS.get(stage, "models")
         for name in models.names():
             file = f"src/charlm/models/{name}.py"
             if models.section(name) == section or stage in ("mix", "adapt"):
@@ -131,6 +132,7 @@ def pipeline(tmp_path_factory, corpus_path) -> Path:
     folder = tmp_path_factory.mktemp("a project") / "charlm"
     repeated = {name: {"entry": "bigram", "model": "bigram", "seed": 11} for name in REPEATS}
     kept = {**TINY, "repeats": repeated, "corpus__sources": ["gone.txt", str(corpus_path)]}
+    kept |= {"mixtures__mixture__first": "lstm", "mixtures__mixture__second": "kneser_ney"}
     copy_project(folder, RANKED, **kept)
     committed(folder)
     return folder

@@ -11,6 +11,7 @@ from charlm import activations, entropy, models, spectrum, training
 from charlm.errors import UserError
 from charlm.models.base import LanguageModel, detach
 from charlm.sampling import threads
+from tests import zoo
 from tests.workspace import PROJECT, at_scale
 
 SMOKE = at_scale("smoke")
@@ -73,7 +74,7 @@ def test_bfloat16_is_of_products_alone_and_float32_where_it_is_not_native(monkey
             assert (left @ right).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", SMOKE.models)
+@pytest.mark.parametrize("name", SMOKE.by_steps)
 def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
     plan = budget(name, steps=6, validate_every=3, validation_characters=256)
     runs = []
@@ -81,7 +82,8 @@ def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
         torch.manual_seed(1)
         model = build(name, plan)
         text_N = corpus_ids["train"][:20_000]
-        curve = training.fit(model, text_N, corpus_ids["validation"], plan, 2)
+        known = zoo.expected(model, text_N)
+        curve = training.fit(model, text_N, corpus_ids["validation"], plan, 2, expected_NV=known)
         runs.append((curve, model.state_dict()))
     assert runs[0][0] == runs[1][0]
     for key, tensor in runs[0][1].items():

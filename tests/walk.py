@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.test_docs import blocks
 from tests.workspace import PROJECT, TINY, copy_project, environment, run
 
-ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "kneser_ney", "mixture")
+ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "residual_lstm", "kneser_ney", "mixture")
 
 NOT_RUN = {
     "make test": "it is this project's own test suite",

@@ -83,7 +83,7 @@ def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
     for name in list(content["models"]):
         if zoo and name not in zoo:
             del content["models"][name]
-    for section in ("counted", "mixtures", "adaptive"):
+    for section in ("residuals", "counted", "mixtures", "adaptive"):
         for name in list(content[section]):
             if zoo and name not in zoo:
                 del content[section][name]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from charlm import models, params
-from charlm.models.base import CountingModel, LanguageModel
+from charlm.models.base import CountingModel, LanguageModel, ResidualModel
 from tests.workspace import at_scale
 
 SMOKE = at_scale("smoke")
@@ -24,6 +24,11 @@ def build(name: str, vocabulary: int, block: int | None = None) -> tuple[Languag
         if isinstance(part, CountingModel):
             part.fit(torch.randint(vocabulary, (300,)))
     return model, block
+
+
+def expected(model: LanguageModel, ids_N: torch.Tensor) -> torch.Tensor | None:
+    """Return what the training of a residual model on a text needs; nothing for others."""
+    return model.study(ids_N) if isinstance(model, ResidualModel) else None
 
 
 def block_of(entry: params.Entry) -> int:

@@ -56,8 +56,12 @@ class Learner:
         self._how = how
         self._counts = [part for part in model.modules() if isinstance(part, CountingModel)]
         self._trained = [weight.detach().clone() for weight in self._weights]
-        known = past_M[-how.statistics - 1 :]
-        self._scales = root_mean_squares(model, self._weights, known, how.every)
+        first = max(0, len(past_M) - how.statistics - 1)
+        if first:
+            # Counts would know this part by heart, and leave nothing to learn from it.
+            self._count(past_M[:first])
+        self._scales = root_mean_squares(model, self._weights, past_M[first:], how.every)
+        self._count(past_M)
         mean = torch.cat([scale.flatten() for scale in self._scales]).mean()
         self._pulls = [(how.decay * scale / mean).clamp(max=1.0) for scale in self._scales]
 
@@ -68,9 +72,12 @@ class Learner:
             text: all that is known, of which the last `scored` characters were scored.
             scored: a multiple of `every`.
         """
-        if self._counts and scored and scored % self._how.recount < self._how.every:
-            for part in self._counts:
-                part.fit(text)
+        if scored and scored % self._how.recount < self._how.every:
+            self._count(text)
+
+    def _count(self, text: Tensor) -> None:
+        for part in self._counts:
+            part.fit(text)
 
     def step(self, logits_SV: Tensor, targets_S: Tensor) -> None:
         """Take one step on a stretch.

@@ -7,7 +7,7 @@ from charlm import params
 from charlm.errors import UserError
 from charlm.files import read_json
 
-TRAINS = ("train", "repeat", "reproduce")
+TRAINS = ("train", "refine", "repeat", "reproduce")
 """The stages whose time is a budget of params.yaml."""
 
 

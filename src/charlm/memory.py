@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from charlm.errors import UserError
-from charlm.models.base import LanguageModel
+from charlm.models.base import LanguageModel, ResidualModel
 
 if TYPE_CHECKING:
     from charlm.budget import Training
@@ -84,8 +84,8 @@ def check(
 ) -> None:
     """Refuse a training that needs more memory than there is, by what it needs at least.
 
-    That is gradients, optimiser, and a step's logits with their gradients; what layers keep for
-    the way back comes on top.
+    That is gradients, optimiser, a step's logits with their gradients, and what the counts of a
+    residual model say of the whole text; what layers keep for the way back comes on top.
 
     Args:
         name: of the entry.
@@ -104,9 +104,13 @@ def check(
     predicted = budget.characters_a_step(characters)
     of_weights = FLOAT_BYTES * COPIES[budget.optimizer] * model.parameter_count
     of_logits = FLOAT_BYTES * 2 * predicted * symbols
-    if of_weights + of_logits > available:
+    # In float16; once in pieces and once put together.
+    of_counts = 2 * 2 * characters * symbols if isinstance(model, ResidualModel) else 0
+    if of_weights + of_logits + of_counts > available:
+        counts = f", {of_counts:,} for what counts say of the text" if of_counts else ""
         raise UserError(
             f"{name} needs at least {of_weights:,} bytes for {model.parameter_count:,} parameters "
-            f"and {of_logits:,} for {predicted:,} characters a step of {symbols:,} symbols, but "
-            f"{available:,} are available: choose smaller sizes, or a smaller batch or block"
+            f"and {of_logits:,} for {predicted:,} characters a step of {symbols:,} symbols"
+            f"{counts}, but {available:,} are available: "
+            "choose smaller sizes, or a smaller batch or block"
         )

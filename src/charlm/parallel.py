@@ -50,7 +50,8 @@ class Ranks:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(model)
+        # No buffer changes in training, and those of counts are large.
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
     def mean(self, value: float) -> float:
         """Return the mean of a number over all processes."""

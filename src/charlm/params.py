@@ -171,7 +171,7 @@ class Mixed(Entry):
     """A model made of two others.
 
     Attributes:
-        first: a member, an entry of models, counted or, before this one, mixtures.
+        first: a member, an entry of models, residuals, counted or, before this one, mixtures.
         second: the other member.
         mixing: how probabilities are put together; best: what validation likes better.
         block: characters a window of the windowed evaluation.
@@ -200,7 +200,7 @@ class Adaptive(Schema):
 
 
 class Params(Schema):
-    """The whole file; `models` holds each entry at the scale in use."""
+    """The whole file; `models` and `residuals` hold each entry at the scale in use."""
 
     scale: Literal["smoke", "quick", "full"]
     corpus: Corpus
@@ -212,6 +212,7 @@ class Params(Schema):
     passage: Annotated[int, Field(ge=1, le=5000)]
     sampling: Sampling
     models: dict[str, Trained]
+    residuals: dict[str, Trained]
     counted: dict[str, Counting]
     mixtures: dict[str, Mixed]
     adaptive: dict[str, Adaptive]
@@ -219,14 +220,19 @@ class Params(Schema):
     repeats: dict[str, Repeat]
 
     @property
+    def by_steps(self) -> dict[str, Trained]:
+        """What of the zoo is trained by steps, by name."""
+        return self.models | self.residuals
+
+    @property
     def ranked(self) -> dict[str, Entry]:
         """The zoo, by name: everything that has not seen the holdout."""
-        return {**self.models, **self.counted, **self.mixtures}
+        return {**self.by_steps, **self.counted, **self.mixtures}
 
     @property
     def trained(self) -> dict[str, Trained]:
         """Everything that is trained by steps, by name: the zoo's first, then the reproductions."""
-        return self.models | {
+        return self.by_steps | {
             name: self.models[copied.entry].model_copy(
                 update={"name": name, "trained_on": copied.trained_on}
             )
@@ -343,27 +349,30 @@ def parse(content: Any, where: str) -> Params:
 def _parse(content: Any, where: str) -> Params:
     if not isinstance(content, dict):
         raise UserError(f"{where}: must be a mapping with {', '.join(Params.model_fields)}")
-    entries = content.get("models", {})
     _check_keys(content, Params.model_fields, where, "")
-    if not isinstance(entries, dict) or not entries:
+    if not isinstance(content["models"], dict) or not content["models"]:
         raise UserError(f"{where}: models: must be a mapping with at least one entry")
-    for section in ("counted", "mixtures"):
+    for section in ("residuals", "counted", "mixtures"):
         if not isinstance(content[section], dict):
             raise UserError(f"{where}: {section}: must be a mapping ({{}} if empty)")
     sampling = _validate(
         Sampling, content["sampling"], lambda key: f"{where}: sampling{'.' * bool(key)}{key}"
     )
     # Every scale of every model is checked, so that a mistake shows before it is needed.
-    at_scale = {
-        name: {scale: _entry(name, entry, scale, sampling, where) for scale in SCALES}
-        for name, entry in entries.items()
-    }
     chosen = content["scale"] if content["scale"] in SCALES else "quick"
+    by_steps: dict[str, dict[Any, Trained]] = {}
+    for section in ("models", "residuals"):
+        by_steps[section] = {}
+        for name, entry in content[section].items():
+            at_scale = {
+                scale: _entry(name, entry, section, scale, sampling, where) for scale in SCALES
+            }
+            by_steps[section][name] = at_scale[chosen]
     settings = _validate(
         Params,
         {
             **content,
-            "models": {name: scales[chosen] for name, scales in at_scale.items()},
+            **by_steps,
             "counted": {
                 name: _counting(name, entry, sampling, where)
                 for name, entry in content["counted"].items()
@@ -375,15 +384,16 @@ def _parse(content: Any, where: str) -> Params:
         },
         lambda key: f"{where}: {key}",
     )
-    for name, trained in settings.models.items():
-        batch = trained.training.batch
-        if batch is not None and batch < settings.processes:
-            raise UserError(
-                f"{where}: processes: {settings.processes} processes cannot share batches of "
-                f"{batch} sequences (models.{name}.{trained.scale})"
-            )
+    for section in by_steps:
+        for name, trained in getattr(settings, section).items():
+            batch = trained.training.batch
+            if batch is not None and batch < settings.processes:
+                raise UserError(
+                    f"{where}: processes: {settings.processes} processes cannot share batches of "
+                    f"{batch} sequences ({section}.{name}.{trained.scale})"
+                )
     known = list(settings.models)
-    for section in ("counted", "mixtures"):
+    for section in ("residuals", "counted", "mixtures"):
         for name, entry in getattr(settings, section).items():
             key = f"{where}: {section}.{name}"
             if name in known:
@@ -393,7 +403,7 @@ def _parse(content: Any, where: str) -> Params:
             known.append(name)
     for name in settings.adaptive:
         # Counts have no gradients.
-        able = [*settings.models, *settings.mixtures]
+        able = [*settings.by_steps, *settings.mixtures]
         if name not in able:
             raise UserError(
                 f"{where}: adaptive.{name}: {_unknown('model', name, able)}; "
@@ -550,38 +560,40 @@ def _mixed(name: Any, entry: Any, sampling: Sampling, where: str) -> Mixed:
     return _validate(Mixed, content, lambda setting: f"{where}: {key}.{setting}")
 
 
-def _entry(name: Any, entry: Any, scale: str, sampling: Sampling, where: str) -> Trained:
+def _entry(
+    name: Any, entry: Any, section: str, scale: str, sampling: Sampling, where: str
+) -> Trained:
     """Join a model's architecture, training and scale sections and check the result.
 
     A key stands in exactly one of the three, so that what one reads is what one gets.
     """
-    key = f"models.{name}"
+    key = f"{section}.{name}"
     parts = ("model", "architecture", "training", "sampling", *SCALES)
-    described = _described(name, entry, "models", parts, where)
+    described = _described(name, entry, section, parts, where)
     sections = {"architecture": described.model_fields, "training": Training.model_fields}
     home: dict[str, str] = {}
-    for section in ("architecture", "training", scale):
-        if not isinstance(entry[section], dict):
-            raise UserError(f"{where}: {key}.{section}: must be a mapping ({{}} if empty)")
-        known = sections.get(section) or (
-            [*described.model_fields, *Training.model_fields] if section == scale else []
+    for part in ("architecture", "training", scale):
+        if not isinstance(entry[part], dict):
+            raise UserError(f"{where}: {key}.{part}: must be a mapping ({{}} if empty)")
+        known = sections.get(part) or (
+            [*described.model_fields, *Training.model_fields] if part == scale else []
         )
-        for setting in entry[section]:
+        for setting in entry[part]:
             if setting not in known:
-                raise UserError(f"{where}: {key}.{section}: {_unknown('key', setting, known)}")
+                raise UserError(f"{where}: {key}.{part}: {_unknown('key', setting, known)}")
             if setting in home:
                 raise UserError(
-                    f"{where}: {key}.{section}.{setting}: also stands in "
+                    f"{where}: {key}.{part}.{setting}: also stands in "
                     f"{key}.{home[setting]}; keep one"
                 )
-            home[setting] = section
-    settings = {s: entry[section][s] for s, section in home.items()}
-    for section, fields in sections.items():
+            home[setting] = part
+    settings = {s: entry[part][s] for s, part in home.items()}
+    for part, fields in sections.items():
         for setting in fields:
             if setting not in settings:
                 raise UserError(
                     f"{where}: {key}.{scale}: '{setting}' is missing "
-                    f"(it belongs there or in {key}.{section})"
+                    f"(it belongs there or in {key}.{part})"
                 )
 
     def locate(setting: str) -> str:

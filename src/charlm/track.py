@@ -78,7 +78,7 @@ def results_of(name: str, settings: params.Params, scratch: Path) -> list[Path]:
     folder = RESULTS / name
     # A repeat draws no text.
     files = [file for file in (folder / "metrics.json", folder / "sample.txt") if file.is_file()]
-    if name in settings.models:
+    if name in settings.by_steps:
         curve = report.read_curve(folder / "curve.csv")
         drawn = report.training_picture(curve, read_json(folder / "activations.json"))
         files.append(scratch / name / "training.svg")

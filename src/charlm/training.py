@@ -162,6 +162,7 @@ def fit(
     keeper: Keeper | None = None,
     ranks: Ranks = ALONE,
     graphs: bool = True,
+    expected_NV: Tensor | None = None,
 ) -> list[Point]:
     """Train a model in place and return its loss curve.
 
@@ -180,6 +181,8 @@ def fit(
         keeper: takes snapshots.
         ranks: which part of each batch is this process's.
         graphs: whether a CUDA device replays steps (charlm.replay) instead of being told each.
+        expected_NV: what a residual model's `study` of the training split returned; None for all
+            others.
 
     Raises:
         UserError: the loss is not a finite number; the last snapshot is as it was.
@@ -189,7 +192,9 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed + ranks.rank)
     optimizer = make_optimizer(model, budget)
-    stream = batches.KINDS[budget.batches](train_N, budget.batch, budget.block, generator)
+    # A residual model is told places in the text, and looks up what stands there and was expected.
+    text_N = train_N if expected_NV is None else torch.arange(len(train_N), device=train_N.device)
+    stream = batches.KINDS[budget.batches](text_N, budget.batch, budget.block, generator)
     carries = budget.batches == "streams"
     show_every = max(1, min(100, budget.validate_every // 10))
     state: State = None
@@ -225,8 +230,12 @@ def fit(
         """Move the weights by one batch; return its nats a character and the state after it."""
         set_learning_rate(optimizer, rate)
         (inputs_BT, targets_BT, _), weight = ranks.share(batch)
+        expected: tuple[Tensor, ...] = ()
+        if expected_NV is not None:
+            expected = (expected_NV[inputs_BT].to(weights.dtype),)
+            inputs_BT, targets_BT = train_N[inputs_BT].long(), train_N[targets_BT].long()
         with precision:
-            logits_BTV, state = predict(inputs_BT, state)
+            logits_BTV, state = predict(inputs_BT, state, *expected)
         logits_NV = logits_BTV.flatten(0, 1).to(weights.dtype)
         targets_N = targets_BT.flatten()
         nats = weight * functional.cross_entropy(logits_NV, targets_N)

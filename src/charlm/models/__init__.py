@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from charlm.models.base import LanguageModel
 
 FOLDER = Path(__file__).parent
-SECTIONS = {"CountingModel": "counted", "MixedModel": "mixtures"}
+SECTIONS = {
+    "ResidualModel": "residuals",
+    "CountingModel": "counted",
+    "MixedModel": "mixtures",
+}
 """Sections of params.yaml by what a `Model` derives from; all others are in `models`."""
 
 

@@ -4,11 +4,15 @@ Shapes: B batch (sequences), T time (characters), V vocabulary (symbols).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+GOLDEN = -7046029254386353131
+"""2^64 divided by the golden ratio, as a signed number."""
 
 State = Any
 """What a model remembers of the characters before: None, a tensor or nested tuples of tensors."""
@@ -141,6 +145,52 @@ class CountingModel(LanguageModel):
         return sum(buffer.numel() for name, buffer in self.named_buffers() if "counts" in name)
 
 
+class ResidualModel(LanguageModel):
+    """A model trained on top of another one, its base, which counts: it learns what counts leave.
+
+    A text that was counted holds no surprise for the counts, and nothing could be learned from
+    what they say of it. While training, they are therefore of other parts of the text than the one
+    that is read.
+
+    Attributes:
+        base: fitted on the whole training text, for every use after training.
+    """
+
+    base: CountingModel
+
+    @abstractmethod
+    def forward(
+        self, ids_BT: Tensor, state: State = None, expected_BTV: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Predict as any model does.
+
+        Args:
+            ids_BT: integers in [0, V).
+            state: what an earlier call returned; None starts afresh.
+            expected_BTV: logits of the base after each input, where it must not be asked: rows of
+                what `study` returned. The state then holds nothing of the base.
+        """
+
+    @abstractmethod
+    def study(
+        self, ids_N: Tensor, advance: Callable[[int], object] = lambda characters: None
+    ) -> Tensor:
+        """Fit the base on a text, and return what it would expect in the text without knowing it.
+
+        Args:
+            ids_N: the training text, integers in [0, V).
+            advance: called with the number of characters just looked at.
+
+        Returns:
+            logits after each character but the last, (N - 1) x V in float16, on the device of ids.
+        """
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained scalars, and of stored counts."""
+        return super().parameter_count + self.base.parameter_count
+
+
 class MixedModel(LanguageModel):
     """A model made of others, its members, which are trained already.
 
@@ -163,6 +213,45 @@ def detach(state: State) -> State:
     if isinstance(state, tuple):
         return tuple(detach(part) for part in state)
     return state
+
+
+class PairEmbedding(nn.Module):
+    """A vector for each pair of characters, zeros at first.
+
+    Each pair has a row of its own if there are rows enough; otherwise pairs share rows by a hash.
+
+    Source: Bojanowski et al., "Enriching Word Vectors with Subword Information", 2017 (the hash).
+
+    Args:
+        symbols: of the vocabulary, V.
+        rows: at most.
+        width: of a vector, D.
+    """
+
+    def __init__(self, symbols: int, rows: int, width: int) -> None:
+        super().__init__()
+        self.symbols = symbols
+        self.weight = nn.Parameter(torch.zeros(min(rows, symbols**2), width))
+
+    def forward(self, ids_BT: Tensor, last_B1: Tensor) -> Tensor:
+        """Return the vectors of each character and the one before it, B x T x D.
+
+        Args:
+            ids_BT: the characters.
+            last_B1: the one before the first.
+        """
+        before_BT = torch.cat([last_B1, ids_BT[:, :-1]], dim=1)
+        codes_BT = before_BT * self.symbols + ids_BT
+        if len(self.weight) < self.symbols**2:
+            # Fibonacci hashing: the product's upper bits depend on both symbols.
+            codes_BT = (codes_BT * GOLDEN >> 32) % len(self.weight)
+        return functional.embedding(codes_BT, self.weight)
+
+
+def over_time(dropout: nn.Dropout1d, x_BTD: Tensor) -> Tensor:
+    """Drop features, the same ones at all characters of a sequence."""
+    dropped_BDT: Tensor = dropout(x_BTD.transpose(1, 2))
+    return dropped_BDT.transpose(1, 2)
 
 
 def start_torch() -> torch.device:

@@ -5,8 +5,7 @@
     h2_t, c2_t = LSTM(h1_t, (h2_{t-1}, c2_{t-1}))      and so on, for each further layer
     logits_t = W [h1_t, h2_t, ...] + b                 W: V x LH: the head reads every layer
 
-Each pair of characters has a row of P where V^2 rows are no more than R; otherwise pairs share rows
-by a hash. The recurrence then need not learn what two characters mean together.
+Because of P the recurrence need not learn what two characters mean together.
 
 In training, dropout falls on e (`input_dropout`), between layers (`layer_dropout`), on what the
 head reads (`dropout`), each time on the same features at all characters of a sequence, and on the
@@ -28,11 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from charlm.models.base import LanguageModel, State
+from charlm.models.base import LanguageModel, PairEmbedding, State, over_time
 from charlm.schema import Positive, Probability, Schema
-
-GOLDEN = -7046029254386353131
-"""2^64 divided by the golden ratio, as a signed number."""
 
 
 class Architecture(Schema):
@@ -62,8 +58,7 @@ class Model(LanguageModel):
         width = architecture.embedding
         self.input_dropout = nn.Dropout1d(architecture.input_dropout)
         self.embedding = nn.Embedding(vocabulary_size, width)
-        rows = min(architecture.pair_rows, vocabulary_size**2)
-        self.pairs = nn.Embedding.from_pretrained(torch.zeros(rows, width), freeze=False)
+        self.pairs = PairEmbedding(vocabulary_size, architecture.pair_rows, width)
         inputs = [width] + [architecture.hidden] * (architecture.layers - 1)
         self.layers = nn.ModuleList(
             nn.LSTM(size, architecture.hidden, batch_first=True) for size in inputs
@@ -78,8 +73,7 @@ class Model(LanguageModel):
         if state is None:
             state = (None,) * len(self.layers), ids_BT.new_zeros(len(ids_BT), 1)
         states, last_B1 = state
-        before_BT = torch.cat([last_B1, ids_BT[:, :-1]], dim=1)
-        x_BTD = self.embedding(ids_BT) + self.pairs(self._rows(before_BT, ids_BT))
+        x_BTD = self.embedding(ids_BT) + self.pairs(ids_BT, last_B1)
         x_BTD = over_time(self.input_dropout, x_BTD)
         read, carried = [], []
         for layer, before in zip(self.layers, states, strict=True):
@@ -104,16 +98,3 @@ class Model(LanguageModel):
             x_BTD, state, weights, True, 1, 0.0, True, False, True
         )
         return hidden_BTH, (h_1BH, c_1BH)
-
-    def _rows(self, before_BT: Tensor, ids_BT: Tensor) -> Tensor:
-        """Return the row of each pair."""
-        size, rows = self.embedding.num_embeddings, self.pairs.num_embeddings
-        codes_BT = before_BT * size + ids_BT
-        # Fibonacci hashing: the product's upper bits depend on both symbols.
-        return codes_BT if rows == size**2 else (codes_BT * GOLDEN >> 32) % rows
-
-
-def over_time(dropout: nn.Dropout1d, x_BTD: Tensor) -> Tensor:
-    """Drop features, the same ones at all characters of a sequence."""
-    dropped_BDT: Tensor = dropout(x_BTD.transpose(1, 2))
-    return dropped_BDT.transpose(1, 2)

@@ -18,18 +18,33 @@ from typing import Any
 
 import psutil
 
-from tests.workspace import PROJECT, copy_project, environment, run
+from tests.workspace import PROJECT, at_scale, copy_project, environment, run
 
-KINDS = ("perceptron_full_batch", "bigram", "averaging", "gpt", "rnn", "lstm", "shake_lstm")
-"""All batches, all kinds of state, with and without dropout, SGD, Adam and AdamW."""
+KINDS = (
+    "perceptron_full_batch",
+    "bigram",
+    "averaging",
+    "gpt",
+    "rnn",
+    "lstm",
+    "shake_lstm",
+    "residual_lstm",
+)
+"""All batches, all kinds of state, with and without dropout, SGD, Adam and AdamW; with counts."""
 
-STEPS = {"perceptron_full_batch": 20, "rnn": 100, "shake_lstm": 100}
+STEPS = {"perceptron_full_batch": 20, "rnn": 100, "shake_lstm": 100, "residual_lstm": 100}
 """Optimiser steps where they are not 400, so that each takes a few seconds."""
 
 
 def trainable(folder: Path, zoo: list[str], corpus: Path, **changes: Any) -> Path:
     """Copy the project to where its models can be trained, with a snapshot at every moment."""
-    steps = {f"models__{name}__smoke__steps": STEPS.get(name, 400) for name in zoo}
+    known = at_scale("smoke")
+    steps = {
+        f"{'residuals' if name in known.residuals else 'models'}__{name}__smoke__steps": (
+            STEPS.get(name, 400)
+        )
+        for name in zoo
+    }
     copy_project(
         folder,
         zoo,

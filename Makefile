@@ -25,7 +25,7 @@ lint: setup  ## check style and types
 smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 	@python -m tests.workspace .smoke
 
-torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (half an hour)
+torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (an hour)
 	@python -m tests.torture
 	@python -m pytest -q --torture -n 0 tests/test_fuzz.py tests/test_everywhere.py tests/test_outages.py tests/test_damage.py tests/test_full_disk.py
 

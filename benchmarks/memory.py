@@ -32,6 +32,8 @@ SMALL_STAGES = (
     "entropy",
     *(f"{stage} --model {name}" for stage in ("train", "evaluate") for name in ZOO),
     *(f"sample --model {name} --output results/{name}/sample.txt" for name in ZOO),
+    "refine --model residual_lstm",
+    "assess --model residual_lstm",
     "count --model kneser_ney",
     "mix --model mixture",
     "adapt --model lstm",

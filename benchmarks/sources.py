@@ -114,7 +114,7 @@ def train(
             seeds.training,
             point,
             advance,
-            expected_NV=model.study(seen_N) if isinstance(model, ResidualModel) else None,
+            expected_NKV=model.study(seen_N) if isinstance(model, ResidualModel) else None,
         )
     return model, config, curve, time.perf_counter() - started
 

@@ -140,7 +140,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
                     snapshot,
                     keeper,
                     ranks,
-                    expected_NV=expected,
+                    expected_NKV=expected,
                 )
             seconds = time.perf_counter() - started
             flow["trained"] = activations.statistics(model, looked, budget.block)

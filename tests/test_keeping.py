@@ -53,7 +53,7 @@ def train(name, corpus_ids, snapshot=None, keeper=None, **changes):
         2,
         snapshot=snapshot,
         keeper=keeper,
-        expected_NV=expected(model, text_N),
+        expected_NKV=expected(model, text_N),
     )
     return curve, model.state_dict()
 

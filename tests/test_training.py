@@ -83,7 +83,7 @@ def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
         model = build(name, plan)
         text_N = corpus_ids["train"][:20_000]
         known = zoo.expected(model, text_N)
-        curve = training.fit(model, text_N, corpus_ids["validation"], plan, 2, expected_NV=known)
+        curve = training.fit(model, text_N, corpus_ids["validation"], plan, 2, expected_NKV=known)
         runs.append((curve, model.state_dict()))
     assert runs[0][0] == runs[1][0]
     for key, tensor in runs[0][1].items():

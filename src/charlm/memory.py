@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COPIES = {"sgd": 1, "adam": 3, "adamw": 3}
 """Of the weights, beside them: gradients, and what an optimiser remembers."""
 
-FLOAT_BYTES = 4
+FLOAT_BYTES, HALF_BYTES = 4, 2
 
 SMALL = 1 << 30
 """Bytes up to which a model is built without being counted first."""
@@ -104,8 +104,8 @@ def check(
     predicted = budget.characters_a_step(characters)
     of_weights = FLOAT_BYTES * COPIES[budget.optimizer] * model.parameter_count
     of_logits = FLOAT_BYTES * 2 * predicted * symbols
-    # In float16; once in pieces and once put together.
-    of_counts = 2 * 2 * characters * symbols if isinstance(model, ResidualModel) else 0
+    told = model.sources * symbols if isinstance(model, ResidualModel) else 0
+    of_counts = HALF_BYTES * characters * told
     if of_weights + of_logits + of_counts > available:
         counts = f", {of_counts:,} for what counts say of the text" if of_counts else ""
         raise UserError(

@@ -162,7 +162,7 @@ def fit(
     keeper: Keeper | None = None,
     ranks: Ranks = ALONE,
     graphs: bool = True,
-    expected_NV: Tensor | None = None,
+    expected_NKV: Tensor | None = None,
 ) -> list[Point]:
     """Train a model in place and return its loss curve.
 
@@ -181,7 +181,7 @@ def fit(
         keeper: takes snapshots.
         ranks: which part of each batch is this process's.
         graphs: whether a CUDA device replays steps (charlm.replay) instead of being told each.
-        expected_NV: what a residual model's `study` of the training split returned; None for all
+        expected_NKV: what a residual model's `study` of the training split returned; None for all
             others.
 
     Raises:
@@ -193,7 +193,7 @@ def fit(
     torch.manual_seed(seed + ranks.rank)
     optimizer = make_optimizer(model, budget)
     # A residual model is told places in the text, and looks up what stands there and was expected.
-    text_N = train_N if expected_NV is None else torch.arange(len(train_N), device=train_N.device)
+    text_N = train_N if expected_NKV is None else torch.arange(len(train_N), device=train_N.device)
     stream = batches.KINDS[budget.batches](text_N, budget.batch, budget.block, generator)
     carries = budget.batches == "streams"
     show_every = max(1, min(100, budget.validate_every // 10))
@@ -231,8 +231,8 @@ def fit(
         set_learning_rate(optimizer, rate)
         (inputs_BT, targets_BT, _), weight = ranks.share(batch)
         expected: tuple[Tensor, ...] = ()
-        if expected_NV is not None:
-            expected = (expected_NV[inputs_BT].to(weights.dtype),)
+        if expected_NKV is not None:
+            expected = (expected_NKV[inputs_BT].to(weights.dtype),)
             inputs_BT, targets_BT = train_N[inputs_BT].long(), train_N[targets_BT].long()
         with precision:
             logits_BTV, state = predict(inputs_BT, state, *expected)

@@ -154,35 +154,39 @@ class ResidualModel(LanguageModel):
 
     Attributes:
         base: fitted on the whole training text, for every use after training.
+        sources: how many vectors of V numbers it is told after each character, K: the base's
+            logits first, then whatever else is known of the characters before.
     """
 
     base: CountingModel
+    sources: int
 
     @abstractmethod
     def forward(
-        self, ids_BT: Tensor, state: State = None, expected_BTV: Tensor | None = None
+        self, ids_BT: Tensor, state: State = None, expected_BTKV: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """Predict as any model does.
 
         Args:
             ids_BT: integers in [0, V).
             state: what an earlier call returned; None starts afresh.
-            expected_BTV: logits of the base after each input, where it must not be asked: rows of
-                what `study` returned. The state then holds nothing of the base.
+            expected_BTKV: what it is told after each input, where the base must not be asked: rows
+                of what `study` returned. The state then holds nothing of the base.
         """
 
     @abstractmethod
     def study(
         self, ids_N: Tensor, advance: Callable[[int], object] = lambda characters: None
     ) -> Tensor:
-        """Fit the base on a text, and return what it would expect in the text without knowing it.
+        """Fit the base on a text, and return what would be expected there without knowing it.
 
         Args:
             ids_N: the training text, integers in [0, V).
             advance: called with the number of characters just looked at.
 
         Returns:
-            logits after each character but the last, (N - 1) x V in float16, on the device of ids.
+            what it is told after each character but the last, (N - 1) x K x V in float16, on the
+            device of ids.
         """
 
     @property

@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 from charlm.ngrams import Ints
 
 LATEST = 32
-"""Places looked at for each character: bounds the work where a text repeats itself all the time."""
+"""Places looked at for each character: bounds the work where a text repeats itself all the time.
+
+At most 255, so that a count is a byte."""
 
 
 def followers(
     ids_BN: NDArray[np.integer], new: int, reach: int, lengths: Sequence[int], vocabulary: int
-) -> Ints:
+) -> NDArray[np.uint8]:
     """Count what followed the earlier occurrences of the last characters.
 
     Args:
@@ -47,7 +49,7 @@ def followers(
     [[0, 0, 0], [0, 0, 1]]
     """
     rows, length = ids_BN.shape
-    counts = np.zeros(rows * new * len(lengths) * vocabulary, dtype=np.int64)
+    counts = np.zeros(rows * new * len(lengths) * vocabulary, dtype=np.uint8)
     context_BN = _contexts(ids_BN, lengths[0], vocabulary)
     ids, context = ids_BN.astype(np.int64).ravel(), context_BN.ravel()
     in_order = np.argsort(context, kind="stable")

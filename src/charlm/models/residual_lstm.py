@@ -141,6 +141,6 @@ class Model(ResidualModel):
         counts_BTCV = followers(
             all_BN.cpu().numpy(), ids_BT.shape[1], self.reach, self.matches, self.vocabulary
         )
-        memory_BTCV = torch.from_numpy(np.log1p(counts_BTCV).astype(np.float32))
+        memory_BTCV = torch.from_numpy(np.log1p(counts_BTCV, dtype=np.float32))
         expected_BTKV = torch.cat([logits_BTV[:, :, None], memory_BTCV.to(ids_BT.device)], dim=2)
         return expected_BTKV, seen, all_BN[:, max(0, all_BN.shape[1] - self.reach + 1) :]

@@ -28,7 +28,7 @@ def by_definition(ids_BN, new, reach, lengths, vocabulary):
     return counts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(1, 4), st.integers(1, 3), st.integers(1, 90), LENGTHS)
 def test_counts_are_those_of_the_definition(data, vocabulary, rows, length, lengths):
     text = st.lists(st.integers(0, vocabulary - 1), min_size=length, max_size=length)

@@ -41,11 +41,11 @@ def main() -> None:
     symbols = Vocabulary.load(ROOT / "data/encoded/vocabulary.json").symbols
     held = torch.cat([ids["train"][-1:], ids["validation"], ids["test"]])
     nats = {}
-    for name, changes in (("with", {}), ("without", {"reach": 0})):
-        settings = at_scale(
-            "quick",
-            **{f"residuals__residual_lstm__architecture__{k}": v for k, v in changes.items()},
-        )
+    forgets = {"residuals__residual_lstm__architecture__reach": 0}
+    for name, settings in (
+        ("with", at_scale("quick")),
+        ("without", at_scale("quick", **forgets)),
+    ):
         model, *_ = train(settings.model("residual_lstm"), settings.seeds, device)
         nats[name] = evaluation.streaming(model, held)[0]
     seen, text = (

@@ -12,7 +12,7 @@ help:  ## list the targets
 repro: setup  ## run the pipeline (18 minutes on two cores, seconds if nothing changed)
 	@python -m charlm.check
 	@dvc repro
-	@python -m charlm.summary
+	@python -m charlm.report.summary
 
 test: setup  ## run all tests
 	@python -m pytest
@@ -26,28 +26,27 @@ smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 	@python -m tests.workspace .smoke
 
 torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (an hour)
-	@python -m tests.torture
-	@python -m pytest -q --torture -n 0 tests/test_fuzz.py tests/test_everywhere.py tests/test_outages.py tests/test_damage.py tests/test_full_disk.py
+	@python -m tools.torture
+	@python -m pytest -q --torture -n 0 tests/robustness
 
 sweep: setup  ## 24 experiments by four workers over one MLflow database: none lost, none doubled? (12 minutes)
-	@python -m tests.sweep
+	@python -m tools.sweep
 
 walk: setup  ## run every command of README.md in a copy, as a newcomer would (20 minutes)
-	@python -m tests.walk
+	@python -m tools.walk
 
 serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=5001)
-	@address=$$(python -m charlm.register $(if $(MODEL),--model $(MODEL))) && \
+	@address=$$(python -m charlm.serving.registry $(if $(MODEL),--model $(MODEL))) && \
 	  MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false mlflow models serve -m "$$address" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
 server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where (README)
-	@python -m charlm.server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
+	@python -m charlm.serving.server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
 
 services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (5 minutes)
-	@python -m pytest -n 0 --services tests/services tests/test_serving.py
-	@python -m pytest -n 0 --services tests/test_play_browser.py
+	@python -m pytest -n 0 --services tests/services tests/pipeline/test_serving.py
 
 screenshots: .venv/.services  ## pictures of the report and of MLflow's pages, into .screenshots
-	@python -m tests.screenshots .screenshots
+	@python -m tools.screenshots .screenshots
 
 .venv/.services: requirements-services.lock .venv/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-services.lock
@@ -59,17 +58,17 @@ sources-long: setup  ## the published runs that take hours, those not recorded y
 	@python -m benchmarks.sources
 
 compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm ADAPTIVE=1)
-	@python -m charlm.compress holdout --model $(or $(MODEL),lstm) $(if $(ADAPTIVE),--adaptive)
+	@python -m charlm.evaluation.compress holdout --model $(or $(MODEL),lstm) $(if $(ADAPTIVE),--adaptive)
 
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
 	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000)/#/experiments/1?workflowType=machine_learning (Ctrl-C ends it)"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --uvicorn-opts "--log-level warning" --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
 
 play: setup  ## write with the models on http://127.0.0.1:7860
-	@python -m charlm.play $(if $(PORT),--port $(PORT))
+	@python -m charlm.serving.playground $(if $(PORT),--port $(PORT))
 
 track: setup  ## give MLflow a run of each model that has none (restored, pulled, server away)
-	@python -m charlm.track
+	@python -m charlm.tracking.track
 
 setup: .venv/.installed  ## make .venv and install everything (the others call this)
 

@@ -52,7 +52,7 @@ started = time.perf_counter()
 """
 
 WAYS = {
-    "charlm.spectrum": """
+    "charlm.entropy.counts_of_counts": """
 from charlm import spectrum
 started = time.perf_counter()
 found = spectrum.streamed([ids], 65, 5)[-1]

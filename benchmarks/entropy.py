@@ -24,10 +24,12 @@ import numpy as np
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
-from charlm import encoding, entropy, kneser_ney, spectrum
+from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
+from charlm.entropy import counts_of_counts, estimators
 from charlm.files import write_json
 from charlm.models.base import start_torch
-from charlm.vocabulary import Vocabulary
+from charlm.ngrams import kneser_ney
 
 ROOT = Path(stages.__file__).parent.parent
 ENCODED, OUTPUT = ROOT / "data/encoded", ROOT / "benchmarks/entropy.json"
@@ -56,8 +58,8 @@ def plain_entropies(text: str) -> list[float]:
 
 def fast_entropies(ids: encoding.Ids, size: int) -> list[float]:
     """Return the same from charlm.entropy."""
-    counted = spectrum.in_memory(ids, size, ORDERS)
-    rows = [row.estimates["plug_in"] for row in entropy.statistics(counted, 1.0)]
+    counted = counts_of_counts.in_memory(ids, size, ORDERS)
+    rows = [row.estimates["plug_in"] for row in estimators.statistics(counted, 1.0)]
     return [row.bits_per_char for row in rows[:-1]] + [
         row.conditional_bits_per_char for row in rows[1:]
     ]

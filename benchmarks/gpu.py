@@ -25,12 +25,13 @@ from torch import nn
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
 from benchmarks.sources import ENCODED, at_scale, load
-from charlm import params, training
-from charlm.checkpoint import Config
+from charlm.config import params
+from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
 from charlm.files import read_json, write_json
 from charlm.models.base import LanguageModel, start_torch
-from charlm.vocabulary import Vocabulary
+from charlm.saved_model import Config
+from charlm.training import trainer
 
 OUTPUT = Path(stages.__file__).parent.parent / "benchmarks/gpu.json"
 STEPS, LOOK_EVERY, SKIPPED = 240, 20, 3
@@ -52,7 +53,7 @@ def run(
     def advance(steps: int, nats: float) -> None:
         looks.append(time.perf_counter())
 
-    training.fit(
+    trainer.fit(
         model,
         ids["train"],
         ids["validation"],

@@ -16,12 +16,12 @@ import torch
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
 from benchmarks.sources import ENCODED, at_scale, load
-from charlm import training
-from charlm.checkpoint import Config
+from charlm.data.vocabulary import Vocabulary
 from charlm.files import write_json
-from charlm.keeping import Keeper, Snapshot
 from charlm.models.base import start_torch
-from charlm.vocabulary import Vocabulary
+from charlm.saved_model import Config
+from charlm.training import trainer
+from charlm.training.checkpoint import Keeper, Snapshot
 
 OUTPUT = Path(stages.__file__).parent.parent / "benchmarks/keeping.json"
 ENTRIES, SNAPSHOTS = ("lstm", "gpt", "shake_lstm", "bigram"), 20
@@ -59,7 +59,7 @@ def main() -> None:
         model = Config.of(entry, symbols, settings.seeds).build().to(device)
         with tempfile.TemporaryDirectory() as folder, Timed(Path(folder) / name, "", 0) as keeper:
             keeper.seconds = []
-            training.fit(model, ids["train"], ids["validation"], budget, 2, keeper=keeper)
+            trainer.fit(model, ids["train"], ids["validation"], budget, 2, keeper=keeper)
             size = sum(file.stat().st_size for file in Path(folder).rglob("*"))
         seconds = statistics.fmean(keeper.seconds)
         results[name] = {

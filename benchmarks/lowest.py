@@ -33,10 +33,13 @@ import torch
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
 from benchmarks.sources import at_scale, train
-from charlm import adaptive, checkpoint, encoding, evaluation, mixing, params
-from charlm.checkpoint import Config
+from charlm import saved_model
+from charlm.config import params
+from charlm.data import encoding
+from charlm.evaluation import dynamic, ensemble, loss
 from charlm.files import read_json, write_json, write_text
 from charlm.models.base import LanguageModel, start_torch
+from charlm.saved_model import Config
 from stages.mix import together
 
 ROOT = Path(stages.__file__).parent.parent
@@ -87,13 +90,13 @@ def trained(budget: str, name: str, seed: int, folder: Path | None) -> Trained:
     device = start_torch()
     kept = folder / f"{budget.replace(' ', '-')}-{name}-{seed}" if folder else None
     if kept and (kept / "training.json").is_file():
-        model, config = checkpoint.load(kept, device)
+        model, config = saved_model.load(kept, device)
         return Trained(model, config, **read_json(kept / "training.json"))
     seeds = params.Seeds(initialisation=10 * seed + 1, training=10 * seed + 2, sampling=3)
     model, config, curve, seconds = train(BUDGETS[budget].model(name), seeds, device)
     found = Trained(model, config, int(curve[-1]["step"]), round(seconds, 1), machine(device))
     if kept:
-        checkpoint.save(kept, model, config)
+        saved_model.save(kept, model, config)
         write_text(kept / "curve.json", json.dumps(curve))
         known = {"steps": found.steps, "seconds": found.seconds, "machine": found.machine}
         write_json(kept / "training.json", known)
@@ -118,20 +121,18 @@ def measure(
             "trained_on": run.machine,
             "training_seconds": None if shared else run.seconds,
             "parameters": run.model.parameter_count,
-            "streaming": losses(evaluation.streaming(run.model, ids)[0], first),
-            f"windowed_at_{WINDOW}": losses(evaluation.windowed(run.model, ids, WINDOW)[0], first),
+            "streaming": losses(loss.streaming(run.model, ids)[0], first),
+            f"windowed_at_{WINDOW}": losses(loss.windowed(run.model, ids, WINDOW)[0], first),
         }
     seen = ids[: first + 1]
-    log_p_KNV = np.stack(
-        [evaluation.log_probabilities(run.model, seen).numpy() for run in runs.values()]
-    )
-    fit = mixing.fit(log_p_KNV, splits["validation"].numpy().astype(np.int64))
+    log_p_KNV = np.stack([loss.log_probabilities(run.model, seen).numpy() for run in runs.values()])
+    fit = ensemble.fit(log_p_KNV, splits["validation"].numpy().astype(np.int64))
     members = [(run.model, run.config) for run in runs.values()]
     mixture, _ = together(entry, members, fit.best, fit.ways[fit.best][0])
     mixture = mixture.to(device).eval()
-    found["mixture"] = {"streaming": losses(evaluation.streaming(mixture, ids)[0], first)}
+    found["mixture"] = {"streaming": losses(loss.streaming(mixture, ids)[0], first)}
     started = time.perf_counter()
-    nats, _ = adaptive.adaptive(mixture, past, held, settings.adapts("mixture"))
+    nats, _ = dynamic.adaptive(mixture, past, held, settings.adapts("mixture"))
     found["mixture"]["adaptive"] = losses(nats, first)
     found["mixture"]["adaptive_seconds"] = (
         None if shared else round(time.perf_counter() - started, 1)

@@ -20,11 +20,13 @@ import torch
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
 from benchmarks.sources import at_scale, load
-from charlm import evaluation, params, training
-from charlm.checkpoint import Config
+from charlm.config import params
+from charlm.data.vocabulary import Vocabulary
+from charlm.evaluation import loss
 from charlm.files import write_json
 from charlm.models.base import start_torch
-from charlm.vocabulary import Vocabulary
+from charlm.saved_model import Config
+from charlm.training import trainer
 
 ROOT = Path(stages.__file__).parent.parent
 
@@ -81,15 +83,15 @@ def run(
     clock = {"trained": 0.0, "since": time.perf_counter()}
     curve: list[tuple[int, float, float]] = []
 
-    def point(at: training.Point) -> None:
+    def point(at: trainer.Point) -> None:
         clock["trained"] += time.perf_counter() - clock["since"]
         model.eval()
-        nats, _ = evaluation.windowed(model, held, race.block)
+        nats, _ = loss.windowed(model, held, race.block)
         model.train()
         curve.append((at.step, round(clock["trained"], 2), round(float(nats.mean()), 4)))
         clock["since"] = time.perf_counter()
 
-    training.fit(
+    trainer.fit(
         model, ids["train"], ids["validation"][: race.block * 8], budget, seeds.training, point
     )
     reached = [row for row in curve if row[2] <= race.mark]

@@ -16,10 +16,10 @@ import torch
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
 from benchmarks.sources import at_scale, load, train
-from charlm import evaluation
+from charlm.data.vocabulary import Vocabulary
+from charlm.evaluation import loss
 from charlm.files import write_json
 from charlm.models.base import start_torch
-from charlm.vocabulary import Vocabulary
 
 ROOT = Path(stages.__file__).parent.parent
 SPEAKER = re.compile(r"(?m)^[A-Z][A-Za-z' ]*:$")
@@ -47,7 +47,7 @@ def main() -> None:
         ("without", at_scale("quick", **forgets)),
     ):
         model, *_ = train(settings.model("residual_lstm"), settings.seeds, device)
-        nats[name] = evaluation.streaming(model, held)[0]
+        nats[name] = loss.streaming(model, held)[0]
     seen, text = (
         "".join(np.array(list(symbols))[part.cpu().numpy()].tolist())
         for part in (ids["train"], held[1:])

@@ -18,7 +18,8 @@ import torch
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
-from charlm import models, params, sampling
+from charlm import models, sampling
+from charlm.config import params
 from charlm.files import write_json
 from charlm.models.base import LanguageModel, start_torch
 

@@ -25,11 +25,12 @@ from ruamel.yaml import YAML
 
 import stages
 from benchmarks.machine import machine
-from charlm import encoding, kneser_ney
+from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
 from charlm.files import read_json, write_json
 from charlm.models.base import start_torch
-from charlm.ngrams import Ints, grams
-from charlm.vocabulary import Vocabulary
+from charlm.ngrams import kneser_ney
+from charlm.ngrams.counting import Ints, grams
 
 ROOT = Path(stages.__file__).parent.parent
 ENCODED, OUTPUT = ROOT / "data/encoded", ROOT / "benchmarks/scale.json"
@@ -52,7 +53,7 @@ COUNT_ALONE = """
 import sys, time
 from pathlib import Path
 from charlm import encoding, spectrum
-from charlm.vocabulary import Vocabulary
+from charlm.data.vocabulary import Vocabulary
 folder = Path("data/encoded")
 parts = [encoding.load_split(folder, split) for split in encoding.SPLITS]
 size = len(Vocabulary.load(folder / "vocabulary.json"))

@@ -36,12 +36,15 @@ from torch.nn import functional
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
-from charlm import batches, encoding, models, params, sampling, training
-from charlm.checkpoint import Config
+from charlm import models, sampling
 from charlm.cli import progress
+from charlm.config import params
+from charlm.data import batches, encoding
+from charlm.data.vocabulary import Vocabulary
 from charlm.files import read_json, write_json
 from charlm.models.base import LanguageModel, ResidualModel, start_torch
-from charlm.vocabulary import Vocabulary
+from charlm.saved_model import Config
+from charlm.training import trainer
 from stages.evaluate import score
 
 ROOT = Path(stages.__file__).parent.parent
@@ -51,7 +54,7 @@ SPREAD = ("perceptron_full_batch_all", "perceptron_all", "mlp_all", "mlp_normali
 SPREAD_SEEDS = range(101, 111)
 WIDTHS = (64, 128, 256, 512)
 
-Watch = Callable[[LanguageModel, training.Point], dict[str, float]]
+Watch = Callable[[LanguageModel, trainer.Point], dict[str, float]]
 
 
 def at_scale(scale: str, **changes: Any) -> params.Params:
@@ -89,7 +92,7 @@ def train(
     seen_N = torch.cat(list(ids.values())) if entry.trained_on == "all" else ids["train"]
     curve: list[dict[str, float]] = []
 
-    def point(at: training.Point) -> None:
+    def point(at: trainer.Point) -> None:
         row = {
             "step": at.step,
             "train_nats": at.train_nats,
@@ -106,7 +109,7 @@ def train(
             bar.set_postfix_str(f"{nats:.3f} nats", refresh=False)
             bar.update(count)
 
-        training.fit(
+        trainer.fit(
             model,
             seen_N,
             ids["validation"],
@@ -212,7 +215,7 @@ def shake_lstm() -> dict[str, Any]:
     held_N = torch.cat([ids["validation"], ids["test"]])
     budget = entry.training
 
-    def watch(model: LanguageModel, point: training.Point) -> dict[str, float]:
+    def watch(model: LanguageModel, point: trainer.Point) -> dict[str, float]:
         assert budget.batch is not None
         losses = random_batches(model, held_N, budget.batch, budget.block, 100, 1 + point.step)
         tens = [statistics.fmean(losses[at : at + 10]) for at in range(0, 100, 10)]
@@ -232,7 +235,7 @@ def lmnet(width: int) -> dict[str, Any]:
     return record(settings.model("lmnet_all"), settings, lmnet_batches)
 
 
-def lmnet_batches(model: LanguageModel, point: training.Point) -> dict[str, float]:
+def lmnet_batches(model: LanguageModel, point: trainer.Point) -> dict[str, float]:
     """Return mean and spread over ten batches of LMNet's, for a point of its curve."""
     all_N = torch.cat(list(load(next(model.parameters()).device).values()))
     losses = random_batches(model, all_N, 128, 256, 10, 1 + point.step)

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
-from charlm import params
+from charlm.config import params
 from charlm.errors import UserError
 from charlm.files import write_json
 from charlm.models.base import start_torch

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from charlm import encoding, params
 from charlm.cli import model_option, one_line_errors, progress
+from charlm.config import params
+from charlm.data import encoding
 from charlm.errors import UserError
 from charlm.files import write_json
 
@@ -30,21 +31,22 @@ def main(name: str) -> None:
 
     import torch
 
-    from charlm import adaptive, checkpoint, evaluation
+    from charlm import saved_model
+    from charlm.evaluation import dynamic, loss
     from charlm.models.base import start_torch
 
     device = start_torch()
-    model, config = checkpoint.load(MODELS / name, device)
+    model, config = saved_model.load(MODELS / name, device)
     past, targets = (torch.tensor(ids).to(device) for ids in (train, np.concatenate(holdout)))
     try:
         with progress(len(targets), "char", f"{name} adaptive") as bar:
-            nats, correct = adaptive.adaptive(model, past, targets, how, bar.update)
+            nats, correct = dynamic.adaptive(model, past, targets, how, bar.update)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     first, sizes = len(holdout[0]), config.vocabulary.bytes_of_ids[targets.cpu().numpy()]
     parts = {"validation": slice(None, first), "test": slice(first, None), "holdout": slice(None)}
     found = {
-        part: evaluation.summarise((nats[where], correct[where]), int(sizes[where].sum()))
+        part: loss.summarise((nats[where], correct[where]), int(sizes[where].sum()))
         for part, where in parts.items()
     }
     write_json(RESULTS / name / "adaptive.json", {"model": name, **how.model_dump(), **found})

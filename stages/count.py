@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 
-from charlm import encoding, params, tracking
+from charlm import tracking
 from charlm.cli import model_option, one_line_errors
+from charlm.config import params
+from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
 from charlm.files import project_root
-from charlm.vocabulary import Vocabulary
 from stages import evaluate, sample
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
@@ -34,10 +36,10 @@ def main(name: str) -> None:
 
     import torch
 
-    from charlm import checkpoint
+    from charlm import saved_model
     from charlm.models.base import CountingModel
 
-    config = checkpoint.Config(
+    config = saved_model.Config(
         model=entry.model,
         block=entry.block,
         trained_on=entry.trained_on,
@@ -57,11 +59,11 @@ def main(name: str) -> None:
     started = time.perf_counter()
     model.fit(torch.tensor(train))
     seconds = time.perf_counter() - started
-    checkpoint.save(MODELS / name, model, config)
+    saved_model.save(MODELS / name, model, config)
     tracker.finish(
         {"train_seconds": seconds, "characters_per_second": len(train) / seconds},
         {"weights_sha256": tracking.weights_digest(MODELS / name)},
-        [MODELS / name / checkpoint.WEIGHTS, MODELS / name / checkpoint.CONFIG],
+        [MODELS / name / saved_model.WEIGHTS, MODELS / name / saved_model.CONFIG],
     )
     click.echo(
         f"{name}: {model.parameter_count:,} counts of {len(train):,} characters in {seconds:.1f} s",

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from charlm import corpus, params
 from charlm.cli import one_line_errors, progress
+from charlm.config import params
+from charlm.data import corpus
 from charlm.errors import masked
 from charlm.files import project_root
 

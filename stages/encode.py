@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from charlm import encoding, params
 from charlm.cli import one_line_errors, progress
+from charlm.config import params
+from charlm.data import encoding
 
 CORPUS, OUTPUT = Path("data/raw/corpus.txt"), Path("data/encoded")
 

@@ -11,11 +11,14 @@ from typing import Any
 import click
 import numpy as np
 
-from charlm import compressors, encoding, entropy, kneser_ney, params, spectrum
 from charlm.cli import one_line_errors, progress
+from charlm.config import params
+from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
+from charlm.entropy import compressors, counts_of_counts, estimators
 from charlm.errors import UserError
 from charlm.files import write_json, write_text
-from charlm.vocabulary import Vocabulary
+from charlm.ngrams import kneser_ney
 
 ENCODED, OUTPUT = Path("data/encoded"), Path("results")
 
@@ -44,13 +47,15 @@ def main() -> None:
     large = characters > LARGE
     if large:
         orders = [
-            n for n in orders if n <= min(LARGE_ORDER, spectrum.highest_order(len(vocabulary)))
+            n
+            for n in orders
+            if n <= min(LARGE_ORDER, counts_of_counts.highest_order(len(vocabulary)))
         ]
         if not orders:
             raise UserError(
-                f"params.yaml: entropy.orders: of more than {LARGE:,} characters with "
+                f"params.yaml: estimators.orders: of more than {LARGE:,} characters with "
                 f"{len(vocabulary):,} symbols only orders up to "
-                f"{min(LARGE_ORDER, spectrum.highest_order(len(vocabulary)))} are counted"
+                f"{min(LARGE_ORDER, counts_of_counts.highest_order(len(vocabulary)))} are counted"
             )
         click.echo(
             f"entropy: {characters:,} characters are more than {LARGE:,}: orders to {orders[-1]} "
@@ -94,7 +99,7 @@ def main() -> None:
 def bytes_per_char(parts: list[encoding.Ids], vocabulary: Vocabulary) -> float:
     """Return the mean length of a text's characters in UTF-8."""
     occurring = np.zeros(len(vocabulary), dtype=np.int64)
-    for ids in spectrum.chunks(parts, 1):
+    for ids in counts_of_counts.chunks(parts, 1):
         occurring += np.bincount(ids, minlength=len(vocabulary))
     return float(occurring @ vocabulary.bytes_of_ids / occurring.sum())
 
@@ -109,12 +114,12 @@ def estimates(
     """Return the statistics of each order of a text in pieces as JSON."""
     symbols = len(vocabulary)
     if large:
-        counted = spectrum.streamed(parts, symbols, orders[-1], advance=advance)
+        counted = counts_of_counts.streamed(parts, symbols, orders[-1], advance=advance)
         found = [row for row in counted if row.order in orders]
     else:
-        found = spectrum.in_memory(np.concatenate(parts), symbols, orders)
+        found = counts_of_counts.in_memory(np.concatenate(parts), symbols, orders)
         advance(sum(map(len, parts)))
-    return [asdict(row) for row in entropy.statistics(found, bytes_per_char(parts, vocabulary))]
+    return [asdict(row) for row in estimators.statistics(found, bytes_per_char(parts, vocabulary))]
 
 
 def held_out_losses(

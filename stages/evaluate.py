@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from charlm import encoding, params
 from charlm.cli import model_option, one_line_errors, progress
+from charlm.config import params
+from charlm.data import encoding
 from charlm.files import write_json, write_text
 
 if TYPE_CHECKING:
     import torch
 
-    from charlm.checkpoint import Config
     from charlm.models.base import LanguageModel
+    from charlm.saved_model import Config
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -41,11 +42,11 @@ def main(name: str) -> None:
     settings.entry(name)
     splits = {split: encoding.load_split(ENCODED, split) for split in encoding.SPLITS}
 
-    from charlm import checkpoint
+    from charlm import saved_model
     from charlm.models.base import start_torch
 
     device = start_torch()
-    model, config = checkpoint.load(MODELS / name, device)
+    model, config = saved_model.load(MODELS / name, device)
     metrics = score(name, model, config, splits, device)
     write_json(
         RESULTS / name / "metrics.json",
@@ -87,7 +88,7 @@ def score(
     """
     import torch
 
-    from charlm import evaluation
+    from charlm.evaluation import loss
 
     if config.trained_on == "all":
         ids = np.concatenate(list(splits.values()))
@@ -104,16 +105,14 @@ def score(
     held = torch.from_numpy(ids).to(device)
     passes = 1 if config.trained_on == "all" else 2
     with progress(passes * (len(ids) - 1), "char", f"{name} evaluation") as bar:
-        ways = {"windowed": evaluation.windowed(model, held, config.block, bar.update)}
+        ways = {"windowed": loss.windowed(model, held, config.block, bar.update)}
         if config.trained_on == "train":
-            ways["streaming"] = evaluation.streaming(model, held, bar.update)
+            ways["streaming"] = loss.streaming(model, held, bar.update)
     # At most four bytes a character in UTF-8.
     bytes_of_targets = config.vocabulary.bytes_of_ids.astype(np.uint8)[ids[1:]]
     return {
         way: {
-            part: evaluation.summarise(
-                (nats[where], correct[where]), int(bytes_of_targets[where].sum())
-            )
+            part: loss.summarise((nats[where], correct[where]), int(bytes_of_targets[where].sum()))
             for part, where in parts.items()
         }
         for way, (nats, correct) in ways.items()
@@ -138,13 +137,13 @@ def passage(
     """
     import torch
 
-    from charlm import evaluation
+    from charlm.evaluation import loss
 
     train, *held = splits.values()
     ids = np.concatenate([train[-1:], *held])
     start = min(BEFORE, max(0, len(ids) - 1 - characters))
     taken = torch.tensor(ids[: start + characters + 1]).to(device)
-    bits, guesses, shares = evaluation.passage(model, taken, start, GUESSES)
+    bits, guesses, shares = loss.passage(model, taken, start, GUESSES)
     symbols = config.symbols
     return {
         "text": "".join(symbols[place] for place in taken[start + 1 :].tolist()),

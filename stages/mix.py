@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charlm import encoding, params, tracking
+from charlm import tracking
 from charlm.cli import model_option, one_line_errors
+from charlm.config import params
+from charlm.data import encoding
 from charlm.errors import UserError
 from charlm.files import project_root, write_json
 from stages import evaluate, sample
 
 if TYPE_CHECKING:
-    from charlm.checkpoint import Config
-    from charlm.mixing import Floats
+    from charlm.evaluation.ensemble import Floats
     from charlm.models.base import LanguageModel
+    from charlm.saved_model import Config
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -45,11 +47,12 @@ def main(name: str) -> None:
     import numpy as np
     import torch
 
-    from charlm import checkpoint, evaluation, mixing
+    from charlm import saved_model
+    from charlm.evaluation import ensemble, loss
     from charlm.models.base import start_torch
 
     device = start_torch()
-    loaded = [checkpoint.load(MODELS / member, device) for member in entry.members]
+    loaded = [saved_model.load(MODELS / member, device) for member in entry.members]
     symbols = loaded[0][1].symbols
     if any(config.symbols != symbols for _, config in loaded):
         raise UserError(f"{name}: its members have different vocabularies: run `dvc repro`")
@@ -62,18 +65,18 @@ def main(name: str) -> None:
     )
     started = time.perf_counter()
     ids = torch.tensor(np.concatenate([train[-1:], validation])).to(device)
-    log_p_KNV = np.stack([evaluation.log_probabilities(model, ids).numpy() for model, _ in loaded])
-    fit = mixing.fit(log_p_KNV, validation.astype(np.int64))
+    log_p_KNV = np.stack([loss.log_probabilities(model, ids).numpy() for model, _ in loaded])
+    fit = ensemble.fit(log_p_KNV, validation.astype(np.int64))
     kind = fit.best if entry.mixing == "best" else entry.mixing
     seconds = time.perf_counter() - started
 
     model, config = together(entry, loaded, kind, fit.ways[kind][0])
-    checkpoint.save(MODELS / name, model, config)
+    saved_model.save(MODELS / name, model, config)
     write_json(RESULTS / name / "mixture.json", fit.table(entry.members, kind))
     tracker.finish(
         {"train_seconds": seconds},
         {"weights_sha256": tracking.weights_digest(MODELS / name)},
-        [MODELS / name / checkpoint.CONFIG, RESULTS / name / "mixture.json"],
+        [MODELS / name / saved_model.CONFIG, RESULTS / name / "mixture.json"],
     )
     first, second = fit.ways[kind][0]
     click.echo(
@@ -103,9 +106,9 @@ def together(
     """
     import torch
 
-    from charlm import checkpoint
+    from charlm import saved_model
 
-    config = checkpoint.Config(
+    config = saved_model.Config(
         model=entry.model,
         block=entry.block,
         trained_on=entry.trained_on,

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from charlm import params, tracking
+from charlm import tracking
 from charlm.cli import one_line_errors
+from charlm.config import params
 from charlm.files import project_root, read_json, write_json, write_text
 
 MODELS, RESULTS, OUTPUT = Path("models"), Path("results"), Path("reports")
@@ -17,7 +18,7 @@ TIMES = Path("benchmarks/training_time.json")
 @click.command()
 @one_line_errors
 def main() -> None:
-    """Write report.html, leaderboard.json and what DVC shows and plots, into reports/.
+    """Write page.html, leaderboard.json and what DVC shows and plots, into reports/.
 
     Evaluation and sample are also added to the MLflow runs that trained the models.
 
@@ -29,11 +30,12 @@ def main() -> None:
     # MLflow is imported by a process beside this one while the page is drawn here.
     tracker = tracking.Tracker(settings.corpus.name, project_root())
 
-    from charlm import report, track
+    from charlm.report import page
+    from charlm.tracking import track
 
     # A reproduction has seen the holdout: it is in the table of sources and in no ranking.
     results = [
-        report.read_result(
+        page.read_result(
             RESULTS / name,
             trained=name in settings.by_steps,
             mixed=name in settings.mixtures,
@@ -46,18 +48,18 @@ def main() -> None:
     repeats: dict[str, list[Any]] = {}
     for name, copied in settings.repeats.items():
         repeats.setdefault(copied.entry, []).append(read_json(RESULTS / name / "metrics.json"))
-    rows = report.leaderboard(results, times, repeats)
+    rows = page.leaderboard(results, times, repeats)
     write_json(OUTPUT / "leaderboard.json", rows)
     # One number a model: `dvc metrics show` and `dvc exp show` make a column of each.
     bits = {row["model"]: row["streaming"]["validation"]["bits_per_char"] for row in rows}
     write_json(OUTPUT / "validation_bits_per_char.json", bits)
-    write_json(OUTPUT / "curves.json", report.joined_curves(results))
+    write_json(OUTPUT / "curves.json", page.joined_curves(results))
     machine = recorded["machine"] if times else ""
     entropy = read_json(RESULTS / "entropy.json")
-    write_json(OUTPUT / "ladder.json", report.ladder(rows, entropy))
+    write_json(OUTPUT / "ladder.json", page.ladder(rows, entropy))
     sources = read_json(OUTPUT / "sources.json")
-    page = report.page(results, rows, entropy, sources, machine, settings.scale)
-    write_text(OUTPUT / "report.html", page)
+    html = page.page(results, rows, entropy, sources, machine, settings.scale)
+    write_text(OUTPUT / "report.html", html)
     best = rows[0]["streaming"]["validation"]["bits_per_char"]
     click.echo(
         f"report: {OUTPUT / 'report.html'}; best of {len(rows)}: {rows[0]['model']}, "

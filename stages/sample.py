@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from charlm import params
 from charlm.cli import model_option, one_line_errors
+from charlm.config import params
 from charlm.errors import UserError
 from charlm.files import write_text
 
@@ -60,11 +60,11 @@ def main(name: str, output: Path | None, stream: bool, seed: int | None, **given
 
     import torch
 
-    from charlm import checkpoint, sampling
+    from charlm import sampling, saved_model
     from charlm.models.base import start_torch
 
     device = start_torch()
-    model, config = checkpoint.load(MODELS / name, device)
+    model, config = saved_model.load(MODELS / name, device)
     vocabulary = config.vocabulary
     prompt = chosen.prompt or vocabulary.symbols[0]
     try:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import click
 
-from charlm import encoding, params, sources
 from charlm.cli import one_line_errors
+from charlm.config import params
+from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
 from charlm.files import read_json, write_json
-from charlm.vocabulary import Vocabulary
+from charlm.report import published
 
 CORPUS, ENCODED = Path("data/raw/corpus.txt"), Path("data/encoded")
 MODELS, RESULTS = Path("models"), Path("results")
@@ -28,11 +30,11 @@ def main() -> None:
     settings = params.load()
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
     try:
-        greeting = vocabulary.encode(sources.GREETING).tolist()
+        greeting = vocabulary.encode(published.GREETING).tolist()
     except UserError:
         greeting = []
     train = encoding.load_split(ENCODED, "train")
-    evidence = sources.Evidence(
+    evidence = published.Evidence(
         settings,
         RESULTS,
         read_json(RECORDED),
@@ -41,9 +43,9 @@ def main() -> None:
         bigram_training_loss(train) if "bigram" in settings.models else None,
         greeting,
     )
-    rows = sources.table(evidence)
-    write_json(OUTPUT, sources.as_json(evidence, rows))
-    told = ", ".join(f"{count} {verdict}" for verdict, count in sources.count(rows).items())
+    rows = published.table(evidence)
+    write_json(OUTPUT, published.as_json(evidence, rows))
+    told = ", ".join(f"{count} {verdict}" for verdict, count in published.count(rows).items())
     click.echo(f"sources: {len(rows)} published figures: {told}", err=True)
 
 
@@ -52,7 +54,8 @@ def untrained_bigrams(ids: encoding.Ids, symbols: int) -> list[float]:
     import torch
     from torch.nn import functional
 
-    from charlm import batches, models
+    from charlm import models
+    from charlm.data import batches
 
     text_N, losses = torch.tensor(ids), []
     for seed in range(SEEDS):
@@ -72,10 +75,11 @@ def bigram_training_loss(ids: encoding.Ids) -> float:
     """Return the trained bigram's loss over every pair of the training split, nats."""
     import torch
 
-    from charlm import checkpoint, evaluation
+    from charlm import saved_model
+    from charlm.evaluation import loss
 
-    model, config = checkpoint.load(MODELS / "bigram", torch.device("cpu"))
-    nats, _ = evaluation.windowed(model, torch.tensor(ids), config.block)
+    model, config = saved_model.load(MODELS / "bigram", torch.device("cpu"))
+    nats, _ = loss.windowed(model, torch.tensor(ids), config.block)
     return float(nats.mean())
 
 

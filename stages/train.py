@@ -18,8 +18,9 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import click
 
-from charlm import encoding, params
 from charlm.cli import model_option, one_line_errors, progress
+from charlm.config import params
+from charlm.data import encoding
 from charlm.errors import UserError
 from charlm.files import project_root, write_json, write_text
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from charlm.budget import Training
-    from charlm.training import Point
+    from charlm.config.training import Training
+    from charlm.training.trainer import Point
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -81,26 +82,27 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
 
     import torch
 
-    from charlm import activations, checkpoint, keeping, memory, parallel, training
+    from charlm import saved_model
+    from charlm.data.vocabulary import Vocabulary
     from charlm.models.base import ResidualModel, start_torch
-    from charlm.vocabulary import Vocabulary
+    from charlm.training import activations, checkpoint, distributed, memory, trainer
 
     budget = entry.training
-    ranks, device = parallel.start(start_torch())
+    ranks, device = distributed.start(start_torch())
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
     seeds = settings.seeds_of(entry.name)
-    config = checkpoint.Config.of(entry, vocabulary.symbols, seeds)
+    config = saved_model.Config.of(entry, vocabulary.symbols, seeds)
     torch.manual_seed(seeds.initialisation)
     model = memory.build(entry.name, config).to(device)
     ids = {split: torch.from_numpy(splits[split]).to(device) for split in splits}
     seen = torch.cat(list(ids.values())) if entry.trained_on == "all" else ids["train"]
     surroundings = {"device": device_name(device), "version.torch": torch.__version__}
-    code = Path(keeping.__file__).parent.rglob("*.py")
+    code = Path(checkpoint.__file__).parent.rglob("*.py")
     files = sorted([*code, *ENCODED.glob("*.npy"), Path(__file__)])
     memory.check(entry.name, model, budget, len(seen), len(vocabulary))
-    identity = keeping.fingerprint([asdict(config), asdict(ranks), surroundings, *files])
+    identity = checkpoint.fingerprint([asdict(config), asdict(ranks), surroundings, *files])
     kept = f"{entry.name}-{ranks.rank}" if ranks.rank else entry.name
-    keeper = keeping.Keeper(keeping.FOLDER / kept, identity, settings.checkpoint_every)
+    keeper = checkpoint.Keeper(checkpoint.FOLDER / kept, identity, settings.checkpoint_every)
     try:
         with keeper:
             snapshot = keeper.load()
@@ -129,7 +131,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
             flow = {"initial": activations.statistics(model, looked, budget.block)}
             started = time.perf_counter() - studied
             with watching(entry.name, budget, len(seen), ranks.rank == 0) as advance:
-                curve = training.fit(
+                curve = trainer.fit(
                     model,
                     seen,
                     ids["validation"],
@@ -146,13 +148,13 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
             flow["trained"] = activations.statistics(model, looked, budget.block)
             folder, results = MODELS / entry.name, RESULTS / entry.name
             if ranks.rank == 0:
-                checkpoint.save(folder, model, config)
+                saved_model.save(folder, model, config)
                 write_text(results / "curve.csv", table(curve))
                 write_json(results / "activations.json", flow)
             # Nobody forgets before everything is written.
             ranks.mean(0.0)
             keeper.forget()
-    except keeping.Interrupted as stopped:
+    except checkpoint.Interrupted as stopped:
         tracker.fail("KILLED")
         if ranks.rank == 0:
             click.echo(f"{entry.name}: {stopped}; `dvc repro` goes on from there", err=True)
@@ -167,7 +169,7 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
         tracker.fail("FAILED")
         raise
     finally:
-        parallel.stop()
+        distributed.stop()
     if ranks.rank:
         return
     last = curve[-1]
@@ -176,8 +178,8 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
         {"train_seconds": seconds, "characters_per_second": rate, **tracking.flow_metrics(flow)},
         {"weights_sha256": tracking.weights_digest(folder)},
         [
-            folder / checkpoint.WEIGHTS,
-            folder / checkpoint.CONFIG,
+            folder / saved_model.WEIGHTS,
+            folder / saved_model.CONFIG,
             results / "curve.csv",
             results / "activations.json",
         ],

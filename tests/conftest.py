@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
 
-from charlm import corpus, params
+from charlm.config import params
+from charlm.data import corpus
 from tests.workspace import PROJECT, encode_text
 
 # The same cases every time, and no time limit on a case: these machines are shared.

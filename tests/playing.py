@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from charlm import checkpoint, params, play
+from charlm import saved_model
+from charlm.config import params
+from charlm.serving import playground
 from tests.workspace import PROJECT
 from tests.zoo import SMOKE, architecture_of, block_of, build
 
@@ -22,9 +24,9 @@ def project(folder: Path, *names: str) -> Path:
     for name in names:
         entry = SMOKE.entry(name)
         block, architecture = block_of(entry), architecture_of(entry)
-        config = checkpoint.Config(entry.model, block, "train", SYMBOLS, architecture, {}, {})
+        config = saved_model.Config(entry.model, block, "train", SYMBOLS, architecture, {}, {})
         model, _ = build(name, len(SYMBOLS), block)
-        checkpoint.save(folder / "models" / name, model, config)
+        saved_model.save(folder / "models" / name, model, config)
     return folder
 
 
@@ -33,8 +35,8 @@ def serving(folder: Path) -> Iterator[str]:
     """Serve a folder's models to this machine and yield the address."""
     settings = params.load(folder / "params.yaml")
     cpu, hosts = torch.device("cpu"), ("127.0.0.1", "localhost")
-    api = play.app(folder / "models", folder / "results", settings, cpu, hosts)
-    with play.listen("127.0.0.1", 0) as listener:
+    api = playground.app(folder / "models", folder / "results", settings, cpu, hosts)
+    with playground.listen("127.0.0.1", 0) as listener:
         server = uvicorn.Server(uvicorn.Config(api, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

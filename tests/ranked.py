@@ -6,23 +6,24 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from charlm import models, parallel, training
+from charlm import models
+from charlm.training import distributed, trainer
 from tests.workspace import at_scale
 
 
 def main(folder: Path, *names: str) -> None:
     """Take 20 steps of each model and write the weights and the curve of rank 0."""
-    ranks, _ = parallel.start(torch.device("cpu"))
+    ranks, _ = distributed.start(torch.device("cpu"))
     torch.set_default_dtype(torch.float64)
     for name in names:
         torch.manual_seed(1 + ranks.rank)
         found = train(name, ranks)
         if ranks.rank == 0:
             safetensors.torch.save_file(found, folder / name)
-    parallel.stop()
+    distributed.stop()
 
 
-def train(name: str, ranks: parallel.Ranks) -> dict[str, torch.Tensor]:
+def train(name: str, ranks: distributed.Ranks) -> dict[str, torch.Tensor]:
     """Return the weights and the curve, under its name."""
     entry = at_scale("smoke").model(name)
     # Seven rows are four and three; without epochs, dropout and early ends.
@@ -35,7 +36,7 @@ def train(name: str, ranks: parallel.Ranks) -> dict[str, torch.Tensor]:
         architecture["dropout"] = 0.0
     model = models.build(entry.model, 11, budget.block, architecture)
     ids = torch.randint(11, (4000,), generator=torch.Generator().manual_seed(3))
-    curve = training.fit(model, ids[:3000], ids[3000:], budget, 2, ranks=ranks)
+    curve = trainer.fit(model, ids[:3000], ids[3000:], budget, 2, ranks=ranks)
     curve_P = torch.tensor([[p.train_nats, p.batch_nats, p.validation_nats] for p in curve])
     return {**model.state_dict(), "curve": curve_P}
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from charlm import encoding, params
+from charlm.config import params
+from charlm.data import encoding
 
 PROJECT = Path(__file__).resolve().parent.parent
 TINY = {
@@ -167,7 +168,7 @@ def main(folder: Path) -> None:
     ]
     for half in halves:
         half.wait()
-    for command in (["dvc", "repro"], [sys.executable, "-m", "charlm.summary"]):
+    for command in (["dvc", "repro"], [sys.executable, "-m", "charlm.report.summary"]):
         subprocess.run(command, cwd=folder, check=True)
     print(f"\nthe whole graph took {time.perf_counter() - started:.0f} s in {folder}")
 

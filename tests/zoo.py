@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from charlm import models, params
+from charlm import models
+from charlm.config import params
 from charlm.models.base import CountingModel, LanguageModel, ResidualModel
 from tests.workspace import at_scale
 

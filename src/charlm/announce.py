@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from charlm import params
+from charlm.config import params
 from charlm.errors import UserError
 from charlm.files import read_json
 

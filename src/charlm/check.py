@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from charlm import params
 from charlm.cli import one_line_errors
-from charlm.corpus import NO_PATH
+from charlm.config import params
+from charlm.data.corpus import NO_PATH
 from charlm.errors import UserError
 
 SMALL = 1 << 20
@@ -40,7 +40,7 @@ def check_own_text(settings: params.Params, path: Path) -> None:
         UserError: what is wrong with it.
     """
     # numpy takes longer to import than the rest of the check, and most runs have no own text.
-    from charlm import encoding
+    from charlm.data import encoding
 
     lengths = encoding.lengths(encoding.scan(path).characters, settings.split)
     for entry in settings.trained.values():

@@ -62,7 +62,7 @@ def model_option(explanation: str) -> Callable[[Callable[P, R]], Callable[P, R]]
 
 
 def _matching_models(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    from charlm import params
+    from charlm.config import params
 
     try:
         return sorted(name for name in params.load().entries if name.startswith(incomplete))

@@ -13,7 +13,7 @@ from torch import Tensor
 from charlm.models.base import LanguageModel
 
 if TYPE_CHECKING:
-    from charlm.params import Sampling
+    from charlm.config.params import Sampling
 
 FEW = 8
 """Characters in one call of the model up to which one thread is faster than several."""

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from ruamel.yaml import YAML
 
-from charlm import params
 from charlm.cli import one_line_errors
+from charlm.config import params
 from charlm.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from contextlib import closing
 
 import pytest
 
-from charlm.report import HELD_OUT
+from charlm.report.page import HELD_OUT
 from tests import screenshots
-from tests.screenshots import REPORT
 from tests.workspace import PROJECT
+from tools.screenshots import REPORT
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def team(variables, tmp_path_factory):
     """The address of the server; its log has no password."""
     log = tmp_path_factory.mktemp("team") / "log"
     url = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "charlm.server", "--port", str(port)]
+    command = [sys.executable, "-m", "charlm.serving.server", "--port", str(port)]
     with log.open("w") as file:
         how = {"env": {**os.environ, **variables}, "stdout": file, "stderr": file}
         with running(command, lambda: fetch(f"{url}/health"), **how):
@@ -154,7 +154,7 @@ def test_what_keeps_the_server_from_starting_is_one_line(variables, changes, sai
     told = {name: value for name, value in told.items() if value is not None}
     done = subprocess.run(
         # No such host: a server that starts all the same ends by itself.
-        [sys.executable, "-m", "charlm.server", "--host", "256.0.0.1"],
+        [sys.executable, "-m", "charlm.serving.server", "--host", "256.0.0.1"],
         env=told,
         capture_output=True,
         text=True,

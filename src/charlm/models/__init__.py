@@ -2,7 +2,7 @@
 
 A file NAME.py holds two classes:
 
-- `Architecture`, a `charlm.schema.Schema`: the sizes that params.yaml gives;
+- `Architecture`, a `charlm.config.schema.Schema`: the sizes that params.yaml gives;
 - `Model`, a `charlm.models.base.LanguageModel` built from them. What it derives from says how it
   comes by its numbers, and in which section of params.yaml its entries are.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from charlm import schema
+from charlm.config import schema
 from charlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def architecture(name: str) -> type[schema.Schema]:
     tree.body = [
         node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Architecture"
     ]
-    # The class may use the words of charlm.schema, pydantic and typing, as its file does.
+    # The class may use the words of charlm.config.schema, pydantic and typing, as its file does.
     namespace: dict[str, Any] = {**vars(typing), **vars(pydantic), **vars(schema)}
     namespace["__name__"] = f"{__name__}.{name}"
     exec(compile(tree, str(FOLDER / f"{name}.py"), "exec"), namespace)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from charlm.config.schema import Positive, Schema
 from charlm.models.base import BlockModel
-from charlm.schema import Positive, Schema
 
 
 class Architecture(Schema):

@@ -11,8 +11,8 @@ Shapes: B batch, T time, V vocabulary.
 
 from torch import Tensor, nn
 
+from charlm.config.schema import Schema
 from charlm.models.base import LanguageModel, State
-from charlm.schema import Schema
 
 
 class Architecture(Schema):

@@ -20,8 +20,8 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from charlm.config.schema import Positive, Probability, Schema
 from charlm.models.base import BlockModel
-from charlm.schema import Positive, Probability, Schema
 
 
 class Architecture(Schema):

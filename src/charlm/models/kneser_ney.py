@@ -2,8 +2,8 @@
 
     p_n(w | h) = max(c(h w) - D(c(h w)), 0) / c(h)  +  g(h) p_(n-1)(w | h')
 
-The equations, the discounts and their fallback are in charlm.kneser_ney; this is their place in the
-zoo. The weights are the n-grams and their counts, order by order.
+The equations, the discounts and their fallback are in charlm.ngrams.kneser_ney; this is their place
+in the zoo. The weights are the n-grams and their counts, order by order.
 
 Source: Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", 1999.
 
@@ -17,9 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from charlm.kneser_ney import KneserNey, Level, counts
+from charlm.config.schema import Schema
 from charlm.models.base import CountingModel, State
-from charlm.schema import Schema
+from charlm.ngrams.kneser_ney import KneserNey, Level, counts
 
 
 class Architecture(Schema):

@@ -12,8 +12,8 @@ Shapes: B batch, T time, V vocabulary, D width.
 
 from torch import Tensor, nn
 
+from charlm.config.schema import Positive, Schema
 from charlm.models.base import LanguageModel, State
-from charlm.schema import Positive, Schema
 
 
 class Architecture(Schema):

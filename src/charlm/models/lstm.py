@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from charlm.config.schema import Positive, Probability, Schema
 from charlm.models.base import LanguageModel, PairEmbedding, State, over_time
-from charlm.schema import Positive, Probability, Schema
 
 
 class Architecture(Schema):

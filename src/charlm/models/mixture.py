@@ -3,7 +3,7 @@
     linear:     p(w | h) = sum over k of weight_k p_k(w | h)
     geometric:  p(w | h) proportional to the product over k of p_k(w | h) ^ weight_k
 
-Weights are fixed once members are trained (charlm.mixing finds them); linear ones sum to one.
+Weights are fixed once members are trained (charlm.evaluation.ensemble); linear ones sum to one.
 
 Source: Jelinek and Mercer, "Interpolated estimation of Markov source parameters", 1980 (linear);
 Hinton, "Products of Experts", 1999 (geometric).
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from charlm import models
+from charlm.config.schema import Schema
 from charlm.models.base import MixedModel, State
-from charlm.schema import Schema
 
 
 class Architecture(Schema):

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from charlm.config.schema import Positive, Schema
 from charlm.models.base import LanguageModel, State
-from charlm.schema import Positive, Schema
 
 
 class Architecture(Schema):

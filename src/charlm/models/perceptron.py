@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from charlm.config.schema import Schema
 from charlm.models.base import LanguageModel, State
-from charlm.schema import Schema
 
 
 class Architecture(Schema):

@@ -2,7 +2,7 @@
 
     k_t = log p_n(. | x_{t-n+2}, ..., x_t)             interpolated modified Kneser-Ney of order n
     r_ct = log(1 + what followed the last characters   by how many of them agree: class c of C
-               within the last M characters)           (charlm.recall)
+               within the last M characters)           (charlm.ngrams.match_model)
     e_t = E[x_t] + P[x_{t-1}, x_t] + F exp(k_t)        E: V x D; P: R x D; F: D x V
     h_t, c_t = LSTM(e_t, (h_{t-1}, c_{t-1}))           of width H (torch.nn.LSTM)
     logits_t = W h_t + b + (a_0 . h_t + b_0) k_t       W: V x H; each a: H; at first b_0 is 1 and
@@ -18,7 +18,7 @@ characters of a sequence.
 Source: Li et al., "Residual Learning of Neural Text Generation with n-gram Language Model", 2022
 (logits on top of an n-gram model's); Wolpert, "Stacked Generalization", 1992 (what one learner says
 of parts that it was not fitted on, as another's input); the rest as in charlm.models.kneser_ney,
-charlm.recall and charlm.models.lstm.
+charlm.ngrams.match_model and charlm.models.lstm.
 
 Shapes: N characters, B batch, T time, V vocabulary, D embedding width, H hidden width, R rows, C
 classes, K = 1 + C sources; S characters remembered (at most M - 1).
@@ -33,10 +33,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from charlm.config.schema import Positive, Probability, Schema
 from charlm.models import kneser_ney
 from charlm.models.base import PairEmbedding, ResidualModel, State, over_time
-from charlm.recall import followers
-from charlm.schema import Positive, Probability, Schema
+from charlm.ngrams.match_model import followers
 
 CHARACTERS_A_PASS = 8192
 """Characters that n-grams and memory are asked about in one call."""

@@ -14,8 +14,8 @@ Shapes: B batch, T time, V vocabulary, D embedding width, H hidden width.
 import torch
 from torch import Tensor, nn
 
+from charlm.config.schema import Positive, Probability, Schema
 from charlm.models.base import LanguageModel, State
-from charlm.schema import Positive, Probability, Schema
 
 
 class Architecture(Schema):

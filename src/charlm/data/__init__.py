@@ -1,0 +1,1 @@
+"""From an address to batches: corpus, encoding, vocabulary, batches. May import config."""

@@ -1,0 +1,1 @@
+"""What the text itself allows: estimators, counts of counts, compressors. Imports data, ngrams."""

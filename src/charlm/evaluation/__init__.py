@@ -1,0 +1,1 @@
+"""From weights to losses: scores, dynamic evaluation, ensembles, coding. Imports data, models."""

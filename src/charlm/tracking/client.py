@@ -1,0 +1,425 @@
+"""One connection to MLflow: the first failure is reported in one line and switches tracking off."""
+
+import hashlib
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from charlm.errors import masked
+from charlm.tracking.metrics import flatten
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+DATABASE = "mlflow.db"
+"""In the project's root, where no other tracking server is named."""
+
+LOCK = ".mlflow.lock"
+
+FLUSH_S = 5.0
+"""Seconds between two batches of metrics, so that a run can be watched without slowing it."""
+
+MAX_METRICS = 1000
+"""Metrics that one call of log_batch may hold."""
+
+# A dead server must not hold training up: MLflow's own defaults retry for about four minutes a
+# call. A user's own settings stay.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# What fails is said here, in one line; MLflow would add the whole traceback.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def address(root: Path) -> str:
+    """Return the address of the tracking server: of the environment, or of the root's database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / DATABASE}"
+
+
+def make_database(root: Path) -> None:
+    """Make the root's database if it is needed and not there; it takes MLflow some seconds."""
+    database = root / DATABASE
+    if os.environ.get("MLFLOW_TRACKING_URI") or database.exists():
+        return
+    from mlflow import MlflowClient
+
+    # Two workers that make it at once would each find half of the other's tables.
+    with FileLock(root / LOCK, timeout=60):
+        if database.exists():
+            return
+        # One that is half made, on a disk that is full, could never be used again.
+        part = database.with_name(f"{DATABASE}.part")
+        part.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{part}")
+        part.replace(database)
+
+
+def connect(experiment: str, root: Path) -> tuple["MlflowClient", str]:
+    """Return a client of the server of the environment, or of mlflow.db, and an experiment's id.
+
+    Args:
+        experiment: name of the MLflow experiment, made if it does not exist.
+        root: the project's root.
+    """
+    from mlflow import MlflowClient
+
+    make_database(root)
+    client = MlflowClient(address(root))
+    # Of two workers that make the experiment at once, one would be told that it exists.
+    with FileLock(root / LOCK, timeout=60):
+        found = client.get_experiment_by_name(experiment)
+        if found is not None:
+            return client, found.experiment_id
+        own = not os.environ.get("MLFLOW_TRACKING_URI")
+        artifacts = (root / "mlartifacts").as_uri() if own else None
+        # Without it MLflow's pages open on what they have for language model agents.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return client, client.create_experiment(experiment, artifacts, kind)
+
+
+def runs_that_made(client: "MlflowClient", experiment_id: str, weights: str) -> list[Any]:
+    """Return the newest run that made these weights, if there is one.
+
+    Args:
+        client: as `connect` returns it.
+        experiment_id: of the experiment to look in.
+        weights: digest of the model's weights.
+    """
+    made = f"tags.weights_sha256 = '{weights}'"
+    return list(client.search_runs([experiment_id], made, max_results=1))
+
+
+class Client:
+    """One connection to the tracking server of the environment, or to mlflow.db in the root.
+
+    Args:
+        experiment: name of the MLflow experiment, made if it does not exist.
+        root: the project's root.
+        pipeline: name and identity of what DVC runs, as `running` returns them; the parent of runs.
+        watch: whether runs get what the machine does meanwhile: processor, memory, disk, network,
+            GPU.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        root: Path,
+        pipeline: tuple[str, str] | None = None,
+        watch: bool = False,
+    ) -> None:
+        self._client: MlflowClient | None = None
+        self._experiment = experiment
+        self._root = root
+        self._pipeline = pipeline
+        self._watch = watch
+        self._run_id = ""
+        self._parent_id = ""
+        self._machine: Any = None
+        self._pending: list[tuple[str, float, int, int]] = []
+        self._known: set[int] = set()
+        self._flushed = time.monotonic()
+        self._guard(self._connect)
+
+    def start(
+        self,
+        name: str,
+        parameters: dict[str, Any],
+        tags: dict[str, str],
+        dataset: dict[str, str],
+        goes_on: bool = False,
+    ) -> None:
+        """Open a run, or again the run of the same training that did not end.
+
+        Its parent is the run of the pipeline or the experiment that DVC runs.
+
+        Args:
+            name: of the run.
+            parameters: nested mappings are flattened with dots.
+            tags: beside those for commit, stage, experiment and versions, which are added here. By
+                `training.identity`, if it is there, the run of before is found.
+            dataset: name, digest and source of the corpus.
+            goes_on: whether the training goes on from a snapshot. A run that nobody closed is then
+                its own, because a snapshot has one training at a time.
+        """
+        self._guard(lambda client: self._start(client, name, parameters, tags, dataset, goes_on))
+
+    def point(self, step: int, values: dict[str, float], stamp: int) -> None:
+        """Add metrics of one step, if the run has none of it; they are sent every few seconds.
+
+        Args:
+            step: optimiser steps taken.
+            values: by name.
+            stamp: when they were measured, in milliseconds since 1970.
+        """
+        if step in self._known:
+            return
+        self._pending += [(key, value, stamp, step) for key, value in values.items()]
+        too_many = len(self._pending) > MAX_METRICS - len(values)
+        if too_many or time.monotonic() - self._flushed > FLUSH_S:
+            self._guard(self._flush)
+
+    def finish(self, metrics: dict[str, float], tags: dict[str, str], files: list[Path]) -> None:
+        """Send what is left, attach files and close the run as finished."""
+        self._guard(lambda client: self._finish(client, metrics, tags, files))
+
+    def fail(self, status: str) -> None:
+        """Close the run as FAILED or KILLED."""
+        if self._run_id:
+            self._guard(lambda client: self._fail(client, status))
+
+    @property
+    def works(self) -> bool:
+        """Whether nothing went wrong so far."""
+        return self._client is not None
+
+    def knows(self, weights: str) -> bool:
+        """Return whether a run made these weights.
+
+        Args:
+            weights: digest of the model's weights.
+        """
+        found: list[Any] = []
+        self._guard(
+            lambda client: found.extend(runs_that_made(client, self._experiment_id, weights))
+        )
+        return bool(found)
+
+    def attach(self, weights: str, metrics: dict[str, float], files: list[Path]) -> None:
+        """Add the results of later stages to the newest run that made these weights, once.
+
+        Args:
+            weights: digest of the model's weights.
+            metrics: the final evaluation.
+            files: metrics.json and the sample.
+        """
+        self._guard(lambda client: self._attach(client, weights, metrics, files))
+
+    def summarise(self, metrics: dict[str, float], files: list[Path]) -> None:
+        """Add what is of no single model to the run of the pipeline, if anything ran in it, once.
+
+        Args:
+            metrics: by name.
+            files: kept under `reports`.
+        """
+        self._guard(lambda client: self._summarise(client, metrics, files))
+
+    def _guard(self, action: "Callable[[MlflowClient], None]") -> None:
+        """Run an action; at the first failure say so and give tracking up."""
+        try:
+            if self._client is None and action != self._connect:
+                return
+            action(self._client)  # type: ignore[arg-type]  # _connect alone gets None
+        except Exception as error:
+            self._client = None
+            warn(str(error) or type(error).__name__)
+
+    def _connect(self, _: Any) -> None:
+        self._client, self._experiment_id = connect(self._experiment, self._root)
+
+    def _whole(self, client: "MlflowClient") -> Any:
+        """Return the run of the pipeline or the experiment that DVC runs, if it has one."""
+        if self._pipeline is None:
+            return None
+        wanted = f"tags.`pipeline.identity` = '{self._pipeline[1]}'"
+        runs = client.search_runs([self._experiment_id], wanted, max_results=1)
+        return runs[0] if runs else None
+
+    def _parent(self, client: "MlflowClient") -> str:
+        """Return the run's id of what DVC runs, made if there is none; nothing without DVC."""
+        if self._pipeline is None:
+            return ""
+        with FileLock(self._root / LOCK, timeout=60):
+            if run := self._whole(client):
+                client.update_run(run.info.run_id, status="RUNNING")
+                return str(run.info.run_id)
+            name, identity = self._pipeline
+            tags = {**_surroundings(self._root), "pipeline.identity": identity}
+            tags |= {"mlflow.source.name": "dvc", "charlm.kind": "pipeline"}
+            del tags["dvc.stage"]
+            run = client.create_run(self._experiment_id, tags=tags, run_name=name)
+            return str(run.info.run_id)
+
+    def _start(
+        self,
+        client: "MlflowClient",
+        name: str,
+        parameters: dict[str, Any],
+        tags: dict[str, str],
+        dataset: dict[str, str],
+        goes_on: bool,
+    ) -> None:
+        from mlflow.entities import Dataset, DatasetInput, Param
+
+        tags = {**_surroundings(self._root), **tags}
+        if "training.identity" in tags:
+            wanted = f"tags.`training.identity` = '{tags['training.identity']}'"
+            found = client.search_runs([self._experiment_id], wanted, max_results=1)
+            open_ones = ("KILLED", "FAILED", *(["RUNNING"] if goes_on else []))
+            if found and found[0].info.status in open_ones:
+                self._run_id = found[0].info.run_id
+                self._parent_id = found[0].data.tags.get("mlflow.parentRunId", "")
+                self._set_status(client, "RUNNING")
+                points = client.get_metric_history(self._run_id, "validation_nats")
+                self._known = {point.step for point in points}
+                self._watch_machine(goes_on=True)
+                return
+        tags["charlm.kind"] = "model"
+        self._parent_id = self._parent(client)
+        if self._parent_id:
+            tags["mlflow.parentRunId"] = self._parent_id
+        run = client.create_run(self._experiment_id, tags=tags, run_name=name)
+        self._run_id = run.info.run_id
+        flat = [Param(key, str(value)) for key, value in flatten(parameters)]
+        client.log_batch(self._run_id, params=flat)
+        source = f'{{"path": "{dataset["source"]}"}}'
+        corpus = Dataset(dataset["name"], dataset["digest"], "local", source)
+        client.log_inputs(self._run_id, datasets=[DatasetInput(corpus)])
+        self._watch_machine(goes_on=False)
+
+    def _watch_machine(self, goes_on: bool) -> None:
+        """Log what the machine does every ten seconds, in a thread."""
+        if not self._watch:
+            return
+        from mlflow.system_metrics import system_metrics_monitor
+
+        # What goes wrong with it goes wrong with the run too, which says so once.
+        logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.CRITICAL)
+        self._machine = system_metrics_monitor.SystemMetricsMonitor(
+            self._run_id, resume_logging=goes_on, tracking_uri=address(self._root)
+        )
+        self._machine.start()
+
+    def _set_status(self, client: "MlflowClient", status: str) -> None:
+        """Set the status of the run and of the pipeline's."""
+        if status != "RUNNING" and self._machine is not None:
+            self._machine.finish()
+        for run_id in filter(None, (self._run_id, self._parent_id)):
+            if status == "RUNNING":
+                client.update_run(run_id, status=status)
+            else:
+                client.set_terminated(run_id, status)
+
+    def _flush(self, client: "MlflowClient") -> None:
+        from mlflow.entities import Metric
+
+        if self._pending:
+            client.log_batch(self._run_id, metrics=[Metric(*row) for row in self._pending])
+        self._pending.clear()
+        self._flushed = time.monotonic()
+
+    def _finish(
+        self,
+        client: "MlflowClient",
+        metrics: dict[str, float],
+        tags: dict[str, str],
+        files: list[Path],
+    ) -> None:
+        self._flush(client)
+        for file in files:
+            client.log_artifact(self._run_id, str(file), "model")
+        self._set_status(client, "FINISHED")
+        # The digest of the weights, by which a run is found, comes last: such a run is whole.
+        _log(client, self._run_id, metrics, tags)
+        self._run_id = ""
+
+    def _fail(self, client: "MlflowClient", status: str) -> None:
+        self._flush(client)
+        self._set_status(client, status)
+        self._run_id = ""
+
+    def _attach(
+        self, client: "MlflowClient", weights: str, metrics: dict[str, float], files: list[Path]
+    ) -> None:
+        # A model that DVC restored from its cache was trained in no run of this database.
+        for run in self._made(client, weights):
+            _attach(client, run, metrics, files, "results")
+
+    def _summarise(
+        self, client: "MlflowClient", metrics: dict[str, float], files: list[Path]
+    ) -> None:
+        # Stages that DVC restored from its cache make no run, so there may be none.
+        if run := self._whole(client):
+            _attach(client, run, metrics, files, "reports")
+
+    def _made(self, client: "MlflowClient", weights: str) -> list[Any]:
+        return runs_that_made(client, self._experiment_id, weights)
+
+
+def warn(reason: str) -> None:
+    """Say on standard error, in one line and without passwords, why tracking is off."""
+    line = masked(" ".join(reason.split()))[:300]
+    print(f"warning: MLflow tracking is off from here on: {line}", file=sys.stderr)
+
+
+def _log(
+    client: "MlflowClient", run_id: str, metrics: dict[str, float], tags: dict[str, str]
+) -> None:
+    from mlflow.entities import Metric, RunTag
+
+    stamp = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, value, stamp, 0) for key, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+
+
+def _attach(
+    client: "MlflowClient", run: Any, metrics: dict[str, float], files: list[Path], folder: str
+) -> None:
+    """Add metrics and files to a run that has not just these already."""
+    content = b"\0".join(file.read_bytes() for file in files)
+    digest = hashlib.sha256(content).hexdigest()
+    if run.data.tags.get(f"{folder}_sha256") == digest:
+        return
+    for file in files:
+        client.log_artifact(run.info.run_id, str(file), folder)
+    _log(client, run.info.run_id, metrics, {f"{folder}_sha256": digest})
+
+
+def _surroundings(root: Path) -> dict[str, str]:
+    """Return tags that say where a run comes from."""
+    tags = {
+        "mlflow.source.name": "stages.train",
+        "mlflow.source.type": "LOCAL",
+        "dvc.stage": os.environ.get("DVC_STAGE", "by hand"),
+        "version.python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+    }
+    if name := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc.experiment"] = name
+        tags["dvc.baseline"] = os.environ.get("DVC_EXP_BASELINE_REV", "")
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is not None:
+        # What the pipeline itself writes does not make a tree dirty.
+        changes = _git(
+            root, "status", "--porcelain", "--", ".", ":!dvc.lock", ":!results", ":!reports"
+        )
+        tags["mlflow.source.git.commit"] = commit
+        tags["git.dirty"] = str(bool(changes)).lower()
+    return tags
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

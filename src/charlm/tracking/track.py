@@ -1,0 +1,93 @@
+"""Bring MLflow in line with what lies in models/ and results/."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from charlm import tracking
+from charlm.cli import one_line_errors
+from charlm.config import params
+from charlm.data import encoding
+from charlm.errors import UserError
+from charlm.files import project_root, read_json, write_text
+from charlm.report import page
+
+ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
+
+
+@click.command()
+@one_line_errors
+def main() -> None:
+    """Give each model that no run of the tracking server made a run of its own.
+
+    What DVC restored from its cache, pulled from a remote, or trained while the server was away has
+    none. Runs that are there are left as they are.
+
+    \b
+    Example:
+      MLFLOW_TRACKING_URI=http://mlflow.example.org:5000 python -m charlm.tracking.track
+    """
+    settings = params.load()
+    client = tracking.Client(settings.corpus.name, project_root())
+    there = [name for name in settings.entries if (MODELS / name / "weights.safetensors").is_file()]
+    if not there:
+        raise UserError("no models in models/: run `dvc repro` or `dvc pull` first")
+    added = [name for name in there if add(client, name, settings)]
+    if not client.works:
+        raise UserError("MLflow is not in line: the tracking server failed, see above")
+    listed = f": {', '.join(added)}" if added else ""
+    click.echo(f"{len(there)} models, {len(added)} runs added{listed}", err=True)
+
+
+def add(client: tracking.Client, name: str, settings: params.Params) -> bool:
+    """Add the run of one model, if no run made its weights, and its results; say whether."""
+    folder, results = MODELS / name, RESULTS / name
+    weights = tracking.weights_digest(folder)
+    missing = client.works and not client.knows(weights)
+    if missing and client.works:
+        config = read_json(folder / "config.json")
+        entry = settings.entry(name)
+        scale = {"scale": entry.scale} if isinstance(entry, params.Trained) else {}
+        files = [folder / "weights.safetensors", folder / "config.json"]
+        client.start(
+            name,
+            {"entry": name, **scale, **{k: v for k, v in config.items() if k != "symbols"}},
+            {"charlm.added": "by charlm.tracking.track, from files"},
+            {"name": settings.corpus.name, **encoding.describe(ENCODED)},
+        )
+        extra: dict[str, float] = {}
+        if isinstance(entry, params.Trained):
+            files += [results / "curve.csv", results / "activations.json"]
+            for row in page.read_curve(results / "curve.csv"):
+                client.point(*tracking.point_metrics(row), int(time.time() * 1000))
+            extra = tracking.flow_metrics(read_json(results / "activations.json"))
+        client.finish(extra, {"weights_sha256": weights}, files)
+    metrics = tracking.evaluation_metrics(results / "metrics.json")
+    with tempfile.TemporaryDirectory() as scratch:
+        client.attach(weights, metrics, results_of(name, settings, Path(scratch)))
+    return missing
+
+
+def results_of(name: str, settings: params.Params, scratch: Path) -> list[Path]:
+    """Return the files of later stages that a model's run holds, with a picture if it has a curve.
+
+    Args:
+        name: of any model.
+        settings: of params.yaml.
+        scratch: a folder for the picture.
+    """
+    folder = RESULTS / name
+    # A repeat draws no text.
+    files = [file for file in (folder / "metrics.json", folder / "sample.txt") if file.is_file()]
+    if name in settings.by_steps:
+        curve = page.read_curve(folder / "curve.csv")
+        drawn = page.training_picture(curve, read_json(folder / "activations.json"))
+        files.append(scratch / name / "training.svg")
+        write_text(files[-1], drawn)
+    return files
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""One training's MLflow run, written by a process beside the training.
+
+Importing MLflow takes longer than importing torch, and a server that hangs or dies must cost a
+training nothing: a `Tracker` sends each call as a line of JSON to a process that has a `Client`.
+"""
+
+import atexit
+import contextlib
+import gc
+import hashlib
+import importlib
+import json
+import os
+import platform
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import psutil
+
+from charlm.tracking.client import Client, make_database, warn
+from charlm.tracking.metrics import point_metrics
+
+if TYPE_CHECKING:
+    from charlm.training.trainer import Point
+
+STALL_S = 2.0
+"""Seconds without a sign of life for which the end of a training waits for what is to be sent."""
+
+LOOK_S = 0.5
+"""Seconds between two looks whether the process that sends is at work."""
+
+BUSY = 0.1
+"""Share of a processor above which the process that sends is taken to be at work."""
+
+WAIT_S = 60.0
+"""Seconds after a training's end for which its tracking process goes on sending, even alone."""
+
+
+def running() -> tuple[str, str] | None:
+    """Return name and identity of what DVC runs just now: an experiment, or a `dvc repro`."""
+    if "DVC_STAGE" not in os.environ:
+        return None
+    if name := os.environ.get("DVC_EXP_NAME"):
+        return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}"
+    parents: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        parents = psutil.Process().parents()
+    for process in parents:
+        with contextlib.suppress(psutil.Error):
+            if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
+                started = f"{platform.node()} {process.pid} {process.create_time()}"
+                return "dvc repro", hashlib.sha256(started.encode()).hexdigest()
+    return None
+
+
+class Tracker:
+    """One training's run, by a `Client` in a process of its own.
+
+    Calls return at once; what is still to be sent when this process exits is waited for then, while
+    it moves. If this process is killed, the run is closed as KILLED.
+
+    Args:
+        experiment: name of the MLflow experiment, made if it does not exist.
+        root: the project's root.
+        on: without it nothing is tracked.
+    """
+
+    def __init__(self, experiment: str, root: Path, on: bool = True) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        if not on:
+            return
+        source = str(Path(__file__).parent.parent.parent)
+        path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": path},
+            # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
+            process_group=0,
+        )
+        # Found here: its process may outlive this one, and with it the way to DVC's.
+        self._send("connect", experiment, str(root), running())
+        atexit.register(self.wait)
+
+    def start(
+        self,
+        name: str,
+        parameters: dict[str, Any],
+        tags: dict[str, str],
+        dataset: dict[str, str],
+        goes_on: bool = False,
+    ) -> None:
+        """Open a run; arguments as in `Client.start`."""
+        self._send("start", name, parameters, tags, dataset, goes_on)
+
+    def point(self, point: "Point") -> None:
+        """Add a point of the loss curve."""
+        step, values = point_metrics(asdict(point))
+        self._send("point", step, values, int(time.time() * 1000))
+
+    def finish(self, metrics: dict[str, float], tags: dict[str, str], files: list[Path]) -> None:
+        """Attach files and close the run as finished."""
+        self._send("finish", metrics, tags, [str(file.absolute()) for file in files])
+
+    def fail(self, status: str) -> None:
+        """Close the run as FAILED or KILLED."""
+        self._send("fail", status)
+
+    def attach(self, weights: str, metrics: dict[str, float], files: list[Path]) -> None:
+        """Add the results of later stages to a run; arguments as in `Client.attach`."""
+        self._send("attach", weights, metrics, [str(file.absolute()) for file in files])
+
+    def summarise(self, metrics: dict[str, float], files: list[Path]) -> None:
+        """Add what is of no single model to the pipeline's run; as in `Client.summarise`."""
+        self._send("summarise", metrics, [str(file.absolute()) for file in files])
+
+    def wait(self) -> None:
+        """Wait until all of it was sent; nothing can be sent afterwards.
+
+        If it neither gets anything done nor computes for `STALL_S`, the process that sends is left
+        alone with what it has.
+        """
+        if self._process is None or self._process.stdin is None or self._process.stdout is None:
+            return
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        # On a machine that is busy, importing MLflow and making its tables take long, and so may a
+        # single call: a server that does not answer is told from it by the processor's time.
+        limit, quiet = WAIT_S, 0.0
+        with self._process.stdout as marks:
+            while quiet < limit:
+                before = _processor_seconds(self._process.pid)
+                if select.select([marks], [], [], LOOK_S)[0]:
+                    if not os.read(marks.fileno(), 4096):
+                        if self._process.wait():
+                            warn("its process ended")
+                        break
+                    limit, quiet = STALL_S, 0.0
+                elif _processor_seconds(self._process.pid) - before > BUSY * LOOK_S:
+                    quiet = 0.0
+                else:
+                    quiet += LOOK_S
+        self._process = None
+
+    def _send(self, method: str, *arguments: Any) -> None:
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(json.dumps([method, *arguments]) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            self._process = None
+            warn("its process ended")
+
+
+def _processor_seconds(process_id: int) -> float:
+    try:
+        times = psutil.Process(process_id).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _serve(lines: IO[str]) -> None:
+    """Do what a `Tracker` sends, until it ends."""
+    # What was sent is taken at once, so that a slow server never holds the training up.
+    calls: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def receive() -> None:
+        for line in lines:
+            calls.put(line)
+        calls.put("")
+        time.sleep(WAIT_S)
+        warn(f"not all was sent in {WAIT_S:.0f} s")
+        os._exit(0)
+
+    def mark() -> None:
+        # Nobody may be there any more to see it.
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), b".")
+
+    threading.Thread(target=receive, daemon=True).start()
+    # Imports make a million objects and no garbage: looking for it would take a fifth of the time.
+    gc.disable()
+    importlib.import_module("mlflow")
+    gc.enable()
+    _, experiment, root, pipeline = json.loads(calls.get())
+    # What fails here fails again below, where it is said.
+    with contextlib.suppress(Exception):
+        make_database(Path(root))
+    mark()
+    client = Client(experiment, Path(root), pipeline, watch=True)
+    mark()
+    while line := calls.get():
+        method, *arguments = json.loads(line)
+        if method in ("finish", "attach", "summarise"):
+            arguments[-1] = [Path(file) for file in arguments[-1]]
+        getattr(client, method)(*arguments)
+        mark()
+    client.fail("KILLED")
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin)

@@ -1,0 +1,1 @@
+"""From batches to weights: the loop and what stands beside it. May import data and models."""

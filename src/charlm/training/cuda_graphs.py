@@ -1,0 +1,146 @@
+"""Training steps captured once as a CUDA graph and replayed: a GPU then never waits for Python.
+
+Most models here are small: a GPU computes a step in less time than Python needs to ask for it. So
+several steps, with their dropout, clipping and optimiser, are captured as one graph, which one call
+starts. It runs the same kernels in the same order as the plain loop, and leaves the same bytes.
+
+Source: Ng et al., "Accelerating PyTorch with CUDA Graphs", 2021.
+
+Shapes: K steps, B batch, T time.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from charlm.data.batches import Batch
+from charlm.models.base import State
+
+Step = Callable[[Batch, State, "float | Tensor"], tuple[Tensor, State]]
+"""Takes a batch, the state before it and the learning rate; returns the loss and the state after
+it, both detached."""
+
+Take = Callable[[Iterable[Batch], Sequence[float], State], tuple[list[Tensor], State]]
+"""Takes steps: batches, a learning rate for each, and the state; returns losses and state."""
+
+
+def plain(
+    step: Step, batches: Iterable[Batch], rates: Iterable[float | Tensor], state: State
+) -> tuple[list[Tensor], State]:
+    """Take one step after the other; return their losses and the last state.
+
+    Args:
+        step: what to do with each batch; it starts from no state where a batch is fresh.
+        batches: as many as there are rates.
+        rates: learning rates.
+        state: before the first.
+    """
+    losses = []
+    for batch, rate in zip(batches, rates, strict=True):
+        loss, state = step(batch, None if batch.fresh else state, rate)
+        losses.append(loss)
+    return losses, state
+
+
+class Replayed:
+    """Takes steps as `plain` does, K at a time by a CUDA graph.
+
+    Steps that the graph does not fit are taken one by one: those of the first call, in which the
+    optimiser and cuDNN prepare what a graph must find ready; fewer than K; a batch of another
+    shape; and, where the state is carried, a batch that starts afresh.
+
+    Args:
+        step: must read nothing from the device and leave its results where they are.
+        carries: whether a state goes from one batch to the next.
+        steps: K.
+    """
+
+    def __init__(self, step: Step, carries: bool, steps: int) -> None:
+        self._step = step
+        self._carries = carries
+        self._steps = steps
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._warm = False
+
+    def __call__(
+        self, batches: Iterable[Batch], rates: Sequence[float], state: State
+    ) -> tuple[list[Tensor], State]:
+        """Arguments and results as in `plain`."""
+        if not self._warm:
+            self._warm = True
+            return plain(self._step, batches, rates, state)
+        losses: list[Tensor] = []
+        coming = iter(batches)
+        for first in range(0, len(rates), self._steps):
+            some_rates = rates[first : first + self._steps]
+            some = list(islice(coming, len(some_rates)))
+            take = self._replay if self._fits(some, state) else partial(plain, self._step)
+            found, state = take(some, some_rates, state)
+            losses += found
+        return losses, state
+
+    def _fits(self, batches: list[Batch], state: State) -> bool:
+        if len(batches) < self._steps or len({batch.inputs_BT.shape for batch in batches}) > 1:
+            return False
+        if self._carries and (state is None or any(batch.fresh for batch in batches)):
+            return False
+        return self._graph is None or batches[0].inputs_BT.shape == self._inputs_KBT.shape[1:]
+
+    def _replay(
+        self, batches: list[Batch], rates: Sequence[float], state: State
+    ) -> tuple[list[Tensor], State]:
+        inputs_KBT = torch.stack([batch.inputs_BT for batch in batches])
+        targets_KBT = torch.stack([batch.targets_BT for batch in batches])
+        rates_K = torch.tensor(rates).to(inputs_KBT.device)
+        if self._graph is None:
+            self._capture(inputs_KBT, targets_KBT, rates_K, state)
+        assert self._graph is not None
+        self._inputs_KBT.copy_(inputs_KBT)
+        self._targets_KBT.copy_(targets_KBT)
+        self._rates_K.copy_(rates_K)
+        if self._carries:
+            copy(state, self._state)
+        self._graph.replay()
+        return list(self._losses_K.clone().unbind()), self._state
+
+    def _capture(
+        self, inputs_KBT: Tensor, targets_KBT: Tensor, rates_K: Tensor, state: State
+    ) -> None:
+        self._inputs_KBT, self._targets_KBT = inputs_KBT.clone(), targets_KBT.clone()
+        self._rates_K = rates_K.clone()
+        self._state = cloned(state) if self._carries else None
+        self._graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(self._graph):
+            self._run()
+
+    def _run(self) -> None:
+        """Take K steps from what the graph reads; leave losses and state where it leaves them."""
+        batches = [
+            Batch(inputs_BT, targets_BT, fresh=not self._carries)
+            for inputs_BT, targets_BT in zip(self._inputs_KBT, self._targets_KBT, strict=True)
+        ]
+        losses, state = plain(self._step, batches, self._rates_K.unbind(), self._state)
+        self._losses_K = torch.stack(losses)
+        if self._carries:
+            copy(state, self._state)
+
+
+def cloned(state: State) -> State:
+    """Return a state in memory of its own."""
+    if isinstance(state, Tensor):
+        return state.clone()
+    return tuple(cloned(part) for part in state) if isinstance(state, tuple) else state
+
+
+def copy(source: State, target: State) -> None:
+    """Write a state into the tensors of another one of the same form."""
+    if isinstance(source, Tensor):
+        if source is not target:
+            target.copy_(source)
+    elif isinstance(source, tuple):
+        for part, into in zip(source, target, strict=True):
+            copy(part, into)

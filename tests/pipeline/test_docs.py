@@ -1,0 +1,168 @@
+"""What the documents say exists: commands, options, make targets, parameters and files."""
+
+import importlib
+import itertools
+import json
+import re
+import shlex
+import subprocess
+
+import click
+import pytest
+from ruamel.yaml import YAML
+
+from charlm import __main__ as charlm
+from charlm.config import params
+from charlm.report import page, published
+from tests.workspace import PROJECT
+from tools import licences
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+
+
+def blocks(*documents: str) -> list[list[str]]:
+    """Return the commands of each of the documents' shell blocks (where there is a prompt, $)."""
+    found = []
+    for document in documents:
+        text = (PROJECT / document).read_text()
+        for block in re.findall(r"```(?:console|sh)\n(.*?)```", text, re.S):
+            lines = block.replace("\\\n", " ").splitlines()
+            prompted = [line[2:] for line in lines if line.startswith("$ ")]
+            found.append(prompted or [line for line in lines if line.strip()])
+    return found
+
+
+def commands(*documents: str) -> list[str]:
+    """Return the commands of all blocks."""
+    return [command for block in blocks(*documents) for command in block]
+
+
+def words(command: str) -> list[str]:
+    return shlex.split(command, comments=True)
+
+
+def test_the_documents_have_commands():
+    assert len(commands(*DOCUMENTS)) > 15
+
+
+@pytest.mark.parametrize("command", sorted(set(commands(*DOCUMENTS))))
+def test_a_command_of_the_documents_exists(command):
+    first, *rest = words(command)
+    while "=" in first:
+        first, *rest = rest
+    if first == "make":
+        assert all(word in TARGETS for word in rest if "=" not in word), command
+    elif first in ("python", "python3", "torchrun"):
+        rest = rest[rest.index("-m") :]
+        if rest[1] in ("venv", "pip", "mlflow"):
+            return
+        module = importlib.import_module(rest[1])
+        if isinstance(module.main, click.Command) and "--help" not in rest:
+            module.main.make_context(rest[1], rest[2:])
+    elif first == "dvc":
+        check_dvc(rest)
+    elif first == "charlm":
+        command = charlm.main.get_command(click.Context(charlm.main), rest[0])
+        assert command is not None
+        command.make_context(rest[0], rest[1:])
+    else:
+        assert first in ("git", "cd", "source", "pip", "mlflow", "curl", "eval", "export"), command
+
+
+def check_dvc(rest: list[str]) -> None:
+    """Ask DVC's own parser, and check every -S against the schema of params.yaml."""
+    from dvc.cli import parse_args
+
+    parse_args(rest)
+    overrides = [value for flag, value in itertools.pairwise(rest) if flag == "-S"]
+    yaml = YAML(typ="safe", pure=True)
+    content = yaml.load(PROJECT / "params.yaml")
+    for override in overrides:
+        if override.startswith("~"):
+            section, name = override[1:].split(".")
+            del content[section][name]
+            continue
+        # Hydra adds what begins with a plus, and refuses any other key that is not there.
+        last_is_new = override.startswith("+")
+        key, value = override.removeprefix("+").split("=", 1)
+        inner = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            inner = inner[parent]
+        assert (last in inner) != last_is_new, override
+        # DVC's choice sweeps queue one experiment a value.
+        sweep = re.fullmatch(r"[^\[{,]+(,[^,]+)+", value)
+        inner[last] = yaml.load(value.split(",")[0] if sweep else value)
+    params.parse(content, "README.md")
+
+
+def test_the_file_map_names_files_that_exist():
+    text = (PROJECT / "README.md").read_text()
+    block = re.search(r"## Files\n.*?```\n(.*?)```", text, re.S)
+    assert block
+    for line in block[1].splitlines():
+        # models/ is made by the pipeline, so a fresh clone has its .gitignore alone.
+        assert (PROJECT / line.split()[0]).exists(), line
+
+
+def test_make_alone_lists_every_target():
+    output = subprocess.run(
+        ["make"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+    for target in TARGETS:
+        assert re.search(rf"^  make {target} +\w", output, re.MULTILINE), target
+
+
+def test_an_unsuitable_python_gets_one_line(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_text((PROJECT / name).read_text())
+    old = tmp_path / "python-old"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.18\nexit 1\n')
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "charlm needs Python 3.11 or newer, but" in done.stderr
+    assert "is Python 3.9.18" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_lock_pins_every_version_for_every_platform():
+    lines = (PROJECT / "requirements.lock").read_text().splitlines()
+    assert "torch==2.13.0" in lines
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+
+
+def test_the_licences_of_all_pinned_packages_are_listed():
+    assert (PROJECT / "docs/licences.md").read_text() == licences.table() + "\n"
+
+
+def test_the_result_table_is_the_committed_leaderboard():
+    shown = subprocess.run(
+        ["git", "show", ":reports/leaderboard.json"], cwd=PROJECT, capture_output=True, check=True
+    )
+    text = (PROJECT / "README.md").read_text()
+    for row in json.loads(shown.stdout):
+        leaves = [row["streaming"][split] for split in ("validation", "test", "holdout")]
+        leaves.append(row["windowed"]["holdout"])
+        cells = [f"{leaf['bits_per_char']:.4f} ({leaf['nats_per_char']:.4f})" for leaf in leaves]
+        line = f"| `{row['model']}` | {row['parameters']:,} | {' | '.join(cells)} | "
+        assert line in text
+
+
+def test_the_table_of_verdicts_is_the_committed_one():
+    shown = subprocess.run(
+        ["git", "show", ":reports/sources.json"], cwd=PROJECT, capture_output=True, check=True
+    )
+    text = (PROJECT / "README.md").read_text()
+    rows = json.loads(shown.stdout)["rows"]
+    for letter, title in page.DOCUMENTS.items():
+        verdicts = [row["verdict"] for row in rows if row["document"] == letter]
+        counts = [
+            verdicts.count(verdict)
+            for verdict in (published.REPRODUCED, published.DIFFERS, published.NOT_RUN)
+        ]
+        cells = " | ".join(map(str, [len(verdicts), *counts]))
+        assert f"| {title} | {cells} |" in text

@@ -1,0 +1,356 @@
+"""dvc.yaml itself: what it declares, and the real graph run at scale smoke as a user would."""
+
+import ast
+import csv
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from charlm import models
+from tests.workspace import PROJECT, TINY, change, committed, copy_project, metrics, run, stages_run
+
+GRAPH = {
+    name: stage.get("do", stage)
+    for name, stage in YAML(typ="safe", pure=True).load(PROJECT / "dvc.yaml")["stages"].items()
+}
+ZOO = ("bigram", "lstm")
+RANKED = (*ZOO, "kneser_ney", "mixture")
+REPEATS = ("bigram_2",)
+SECTIONS = {"refine": "residuals", "assess": "residuals", "count": "counted", "mix": "mixtures"}
+ENTRY_FILE = "src/charlm/models/${item.model}.py"
+INERT = {
+    "stages/__init__.py",
+    "src/charlm/training/memory.py",
+    *(f"src/charlm/{name}.py" for name in ("__init__", "announce", "cli", "errors")),
+    *(
+        str(path.relative_to(PROJECT))
+        for package in ("config", "tracking")
+        for path in (PROJECT / "src/charlm" / package).glob("*.py")
+        if path.name != "training.py"
+    ),
+    *(
+        str(path.relative_to(PROJECT))
+        for path in (PROJECT / "src/charlm").glob("*/__init__.py")
+        if path.parent.name != "models"
+    ),
+}
+"""What runs in every stage and changes no output, so that its edits make nothing again.
+
+params.py, schema.py and memory.py only read and check: the values are dependencies by name. The
+stages' package only says where the code is.
+"""
+
+
+def file_of(module: str) -> str | None:
+    """Return the file of one of our modules, relative to the project."""
+    base = "src/" if module.split(".")[0] == "charlm" else ""
+    stem = base + module.replace(".", "/")
+    for name in (f"{stem}.py", f"{stem}/__init__.py"):
+        if (PROJECT / name).is_file():
+            return name
+    return None
+
+
+def imports(file: str) -> set[str]:
+    """Return our files that a file imports, those for type checkers left out."""
+    tree = ast.parse((PROJECT / file).read_text())
+    hidden = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    modules = set()
+    for node in ast.walk(tree):
+        if node in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    parents = {m.rsplit(".", n)[0] for m in modules for n in range(m.count(".") + 1)}
+    return {f for m in modules | parents if m.startswith(("charlm", "stages")) if (f := file_of(m))}
+
+
+def all_imports(file: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = {file}
+    while waiting:
+        seen |= waiting
+        waiting = {i for f in waiting for i in imports(f)} - seen
+    return seen
+
+
+@pytest.mark.parametrize("stage", GRAPH)
+def test_a_stage_declares_exactly_the_code_that_it_imports(stage):
+    declared = {dep for dep in GRAPH[stage]["deps"] if dep.endswith(".py")}
+    needed = all_imports(f"stages/{stage}.py") - INERT
+    if stage == "sources":
+        # It builds two models by name, for a figure that only they have.
+        needed |= {"src/charlm/models/bigram.py", "src/charlm/models/rnn.py"}
+    elif "src/charlm/saved_model.py" in needed:
+        # It builds a model by name: one that is trained may import the base alone.
+        needed.add(ENTRY_FILE)
+        section = SECTIONS.get(stage, "models")
+        for name in models.names():
+            file = f"src/charlm/models/{name}.py"
+            if models.section(name) == section or stage in ("mix", "adapt"):
+                more = all_imports(file) - {file} - INERT
+                assert section != "models" or stage == "adapt" or more <= needed
+                needed |= more
+    if "src/charlm/models" in GRAPH[stage]["deps"]:
+        # A mixture's members may be of any model.
+        needed = {file for file in needed if not file.startswith("src/charlm/models/")}
+    assert declared == needed
+
+
+def test_the_import_reader_sees_what_a_stage_imports_late():
+    found = all_imports("stages/train.py")
+    assert "src/charlm/training/trainer.py" in found
+    assert "src/charlm/data/batches.py" in found
+    assert "src/charlm/report/page.py" not in found
+
+
+def test_every_stage_has_a_command_with_help_and_an_example():
+    from click.testing import CliRunner
+
+    for stage in GRAPH:
+        main = __import__(f"stages.{stage}", fromlist=["main"]).main
+        result = CliRunner().invoke(main, ["--help"])
+        assert result.exit_code == 0
+        assert f"\n    python -m stages.{stage}" in result.output
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory, corpus_path) -> Path:
+    """The real graph in a folder with a space in its path, run once at scale smoke."""
+    folder = tmp_path_factory.mktemp("a project") / "charlm"
+    repeated = {name: {"entry": "bigram", "model": "bigram", "seed": 11} for name in REPEATS}
+    kept = {**TINY, "repeats": repeated, "corpus__sources": ["gone.txt", str(corpus_path)]}
+    kept |= {"mixtures__mixture__first": "lstm", "mixtures__mixture__second": "kneser_ney"}
+    copy_project(folder, RANKED, **kept)
+    committed(folder)
+    return folder
+
+
+def test_a_copy_runs_its_own_code(pipeline):
+    """The installed package points at the project; a queued experiment must not."""
+    code = "import stages, charlm; print(charlm.__file__)"
+    path = run(pipeline, "python", "-c", code).stdout.strip()
+    assert Path(path).is_relative_to(pipeline)
+
+
+def test_metrics_have_the_agreed_form(pipeline):
+    for name in RANKED:
+        content = metrics(pipeline, name)
+        assert list(content) == [
+            "model",
+            "trained_on",
+            "parameters",
+            "context_length",
+            "windowed",
+            "streaming",
+        ]
+        for way in ("windowed", "streaming"):
+            characters = {split: leaf["characters"] for split, leaf in content[way].items()}
+            assert characters == {"validation": 55_770, "test": 55_770, "holdout": 111_540}
+            leaf = content[way]["holdout"]
+            assert set(leaf) == {
+                "nats_per_char",
+                "bits_per_char",
+                "bits_per_byte",
+                "perplexity",
+                "accuracy",
+                "characters",
+            }
+            halves = [content[way][split]["nats_per_char"] for split in ("validation", "test")]
+            assert leaf["nats_per_char"] == pytest.approx(sum(halves) / 2, rel=1e-12)
+            assert leaf["bits_per_byte"] == pytest.approx(leaf["bits_per_char"])
+
+
+def test_learning_shows_even_at_scale_smoke(pipeline):
+    assert metrics(pipeline, "lstm")["streaming"]["holdout"]["nats_per_char"] < 3.2
+    with (pipeline / "results/lstm/curve.csv").open() as file:
+        curve = [float(row["validation_nats"]) for row in csv.DictReader(file)]
+    assert curve[-1] < curve[0]
+
+
+def test_the_report_holds_every_model(pipeline):
+    rows = json.loads((pipeline / "reports/leaderboard.json").read_text())
+    losses = [row["streaming"]["validation"]["nats_per_char"] for row in rows]
+    assert sorted(row["model"] for row in rows) == sorted(RANKED)
+    assert losses == sorted(losses)
+    html = (pipeline / "reports/report.html").read_text()
+    assert all(f"<h3>{row['model']}</h3>" in html for row in rows)
+    sample = (pipeline / "results/lstm/sample.txt").read_text()
+    assert sample.startswith("=== sample 1 of 2 ===\nROMEO:\n")
+    assert len(sample) == 2 * (500 + len("=== sample 1 of 2 ===\nROMEO:\n")) + 3
+
+
+def test_several_seeds_have_a_spread(pipeline):
+    rows = json.loads((pipeline / "reports/leaderboard.json").read_text())
+    found = {row["model"]: row["over_seeds"] for row in rows}
+    assert [name for name, spread in found.items() if spread] == ["bigram"]
+    names = ("bigram", *REPEATS)
+    bits = [metrics(pipeline, n)["streaming"]["test"]["bits_per_char"] for n in names]
+    assert len(set(bits)) == 2
+    assert found["bigram"]["streaming"]["test"] == {
+        "mean_bits_per_char": pytest.approx(statistics.mean(bits)),
+        "sd_bits_per_char": pytest.approx(statistics.stdev(bits)),
+    }
+
+
+def test_activations_are_recorded(pipeline):
+    for name in ZOO:
+        found = json.loads((pipeline / "results" / name / "activations.json").read_text())
+        assert list(found) == ["initial", "trained"]
+        first, last = found.values()
+        assert [row["layer"] for row in first["layers"]][-3:] == [
+            "output",
+            "predictions",
+            "weights",
+        ]
+        assert last["nats_per_char"] < first["nats_per_char"]
+
+
+def test_no_clock_and_no_machine_in_the_outputs(pipeline):
+    made = [*pipeline.glob("models/*/config.json"), *pipeline.glob("results/**/*.*")]
+    # A sample may speak of seconds: "second citizen".
+    for path in (path for path in made if path.suffix != ".txt"):
+        text = path.read_text().lower()
+        assert not re.search(r"second|device|version|cpu|cuda|20\d\d-\d\d", text), path
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
+def test_one_mlflow_run_a_model_with_its_results(pipeline):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tinyshakespeare")
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == sorted([*RANKED, *REPEATS, "dvc repro"])
+    whole = runs.pop("dvc repro")
+    assert whole.data.metrics["entropy.plug_in.order_2"] == pytest.approx(3.5383, abs=1e-4)
+    files = {item.path for item in client.list_artifacts(whole.info.run_id, "reports")}
+    assert "reports/report.html" in files
+    for found in runs.values():
+        assert found.data.tags["mlflow.parentRunId"] == whole.info.run_id
+    for name in REPEATS:
+        repeated = runs.pop(name)
+        assert repeated.data.tags["dvc.stage"] == f"repeat@{name}"
+        assert repeated.data.metrics["streaming.holdout.nats_per_char"] > 0
+    counted = runs.pop("kneser_ney")
+    assert counted.data.tags["dvc.stage"] == "count@kneser_ney"
+    assert counted.data.metrics["streaming.holdout.nats_per_char"] == pytest.approx(
+        1.5165, abs=0.001
+    )
+    mixed = runs.pop("mixture")
+    assert mixed.data.tags["dvc.stage"] == "mix@mixture"
+    assert mixed.data.metrics["streaming.holdout.nats_per_char"] < 1.52
+    for name, found in runs.items():
+        assert found.info.status == "FINISHED"
+        assert found.data.metrics["activations.initial.output.mean_abs"] > 0
+        assert found.data.tags["dvc.stage"] == f"train@{name}"
+        assert found.data.metrics["streaming.test.nats_per_char"] == pytest.approx(
+            metrics(pipeline, name)["streaming"]["test"]["nats_per_char"]
+        )
+        files = {item.path for item in client.list_artifacts(found.info.run_id, "results")}
+        assert files == {f"results/{x}" for x in ("metrics.json", "sample.txt", "training.svg")}
+        assert len(client.get_metric_history(found.info.run_id, "validation_nats")) == 3
+
+
+def test_nothing_to_do_does_nothing(pipeline):
+    assert stages_run(pipeline) == []
+
+
+def test_the_same_bytes_again(pipeline):
+    before = (pipeline / "dvc.lock").read_bytes()
+    # What evaluates, mixes and draws runs twice in the test below, to the same lock.
+    again = ["train@lstm", "report"]
+    assert stages_run(pipeline, "--force", "--single-item", *again) == again
+    assert (pipeline / "dvc.lock").read_bytes() == before
+
+
+def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
+    before = (pipeline / "dvc.lock").read_bytes()
+    change(pipeline, models__lstm__smoke__steps=20)
+    last = ("evaluate@lstm", "sample@lstm", "adapt@lstm", "adapt@mixture")
+    assert sorted(stages_run(pipeline, *last)) == sorted(["train@lstm", "mix@mixture", *last])
+    waiting = json.loads(run(pipeline, "dvc", "status", "--json").stdout)
+    assert sorted(waiting) == ["report", "sources"]
+    changed = metrics(pipeline, "lstm")
+    change(pipeline, models__lstm__smoke__steps=50)
+    # DVC's run cache keeps what git does not, so the model and its sample come back as they were;
+    # the files that git keeps are made again in seconds.
+    assert stages_run(pipeline) == ["evaluate@lstm", "mix@mixture"]
+    assert metrics(pipeline, "lstm") != changed
+    assert (pipeline / "dvc.lock").read_bytes() == before
+    shown = run(pipeline, "dvc", "metrics", "show", "--json").stdout
+    bits = json.loads(shown)[""]["data"]["reports/validation_bits_per_char.json"]["data"]
+    assert bits["lstm"] == metrics(pipeline, "lstm")["streaming"]["validation"]["bits_per_char"]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("stages.train", "--model", "lstn"), "unknown model 'lstn' (did you mean 'lstm'?)"),
+        (
+            ("stages.evaluate", "--model", "x"),
+            "unknown model 'x' (allowed: bigram, lstm, kneser_ney, mixture, bigram_2)",
+        ),
+        (("stages.sample", "--model", "lstm", "--top-k", "0"), "--top-k: input should be"),
+        (("stages.sample", "--model", "lstm", "--temperature", "-1"), "--temperature: input"),
+        (("stages.sample", "--model", "lstm", "--prompt", ""), "--prompt: string should have"),
+        (
+            ("stages.sample", "--model", "bigram", "--prompt", "naïve"),
+            "--prompt: symbol 'ï' (U+00EF) at position 2 is not in the vocabulary",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_line(pipeline, command, expected):
+    done = run(pipeline, "python", "-m", *command, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {expected}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_missing_and_damaged_files_are_one_line(pipeline):
+    weights = pipeline / "models/bigram/weights.safetensors"
+    good = weights.read_bytes()
+    weights.unlink()
+    for content, expected in ((None, "is missing"), (b"{}", "is damaged")):
+        if content is not None:
+            weights.write_bytes(content)
+        done = run(pipeline, "python", "-m", "stages.sample", "--model", "bigram", check=False)
+        assert done.returncode == 1
+        assert expected in done.stderr
+        assert done.stderr.count("\n") == 1
+    weights.write_bytes(good)
+
+
+def test_a_misspelled_key_stops_the_stage_before_any_work(pipeline):
+    change(pipeline, sampling__temprature=1.0)
+    try:
+        done = run(pipeline, "dvc", "repro", "sample@lstm", check=False)
+        assert done.returncode != 0
+        assert "sampling.temprature: unknown key" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        run(pipeline, "git", "checkout", "-q", "params.yaml")
+
+
+def test_people_can_watch_a_model_write(pipeline):
+    command = ("python", "-m", "stages.sample", "--model", "lstm", "--prompt", "ROMEO:")
+    streamed = run(pipeline, *command, "--stream", "--length", "50").stdout
+    assert streamed.startswith("ROMEO:")
+    assert len(streamed) == len("ROMEO:") + 50 + 1
+    greedy = run(pipeline, *command, "--temperature", "0", "--length", "50", "--samples", "1")
+    again = run(
+        pipeline, *command, "--temperature", "0", "--length", "50", "--samples", "1", "--seed", "9"
+    )
+    assert greedy.stdout == again.stdout

@@ -1,0 +1,313 @@
+import contextlib
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from charlm import tracking
+from charlm.training.trainer import Point
+from tests.workspace import PROJECT, run
+
+mlflow = pytest.importorskip("mlflow")
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """Making MLflow's tables takes seconds, and every test needs a database of its own."""
+    folder = tmp_path_factory.mktemp("database")
+    mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def no_server(monkeypatch, tmp_path, empty_database):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+
+
+DATASET = {"name": "shakespeare", "digest": "abc", "source": "data/encoded"}
+
+
+def track(root, name="lstm", digest="d1"):
+    tracker = tracking.Tracker("shakespeare", root)
+    tracker.start(
+        name, {"model": name, "training": {"steps": 3, "clip": None}}, {"device": "cpu"}, DATASET
+    )
+    for step in range(3):
+        tracker.point(Point(step, step * 10, 4.0 - step, 4.1 - step, 4.5 - step, 1e-3))
+    weights = root / "weights.safetensors"
+    weights.write_bytes(b"w")
+    finish(tracker, {"train_seconds": 2.0}, {"weights_sha256": digest}, [weights])
+
+
+def finish(tracker, *arguments):
+    """End a run and wait for all of it, which a training does only while it moves."""
+    process = tracker._process
+    tracker.finish(*arguments)
+    tracker.wait()
+    process.wait(60)
+
+
+def runs(root):
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("shakespeare")
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def test_a_run_holds_what_a_reader_looks_for(tmp_path, no_server, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "train@lstm")
+    monkeypatch.setenv("DVC_EXP_NAME", "tired-newt")
+    monkeypatch.chdir("/")
+    track(tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
+    for _ in range(2):
+        later = tracking.Client("shakespeare", tmp_path)
+        later.attach("d1", {"streaming.test.bits_per_char": 2.0}, [tmp_path / "metrics.json"])
+
+    client, found = runs(tmp_path)
+    (run_found,) = [each for each in found if each.info.run_name == "lstm"]
+    assert run_found.info.status == "FINISHED"
+    assert run_found.data.params["training.steps"] == "3"
+    assert run_found.data.metrics["train_seconds"] == 2.0
+    tags = run_found.data.tags
+    assert tags["dvc.stage"] == "train@lstm"
+    assert tags["dvc.experiment"] == "tired-newt"
+    assert tags["device"] == "cpu"
+    (dataset,) = run_found.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("shakespeare", "abc")
+    run_id = run_found.info.run_id
+    curve = client.get_metric_history(run_id, "validation_bits")
+    assert [(m.step, m.value) for m in curve] == [
+        (step, pytest.approx((4.5 - step) / math.log(2))) for step in range(3)
+    ]
+    assert {"train_nats", "batch_nats", "learning_rate"} <= set(run_found.data.metrics)
+    # Attached once, although asked twice.
+    assert len(client.get_metric_history(run_id, "streaming.test.bits_per_char")) == 1
+    stored = tmp_path / "mlartifacts" / run_id / "artifacts"
+    assert (stored / "model" / "weights.safetensors").read_bytes() == b"w"
+    assert (stored / "results" / "metrics.json").is_file()
+
+
+def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, monkeypatch):
+    """Found again by the experiment's name; none by hand, and none where nothing ran."""
+    monkeypatch.setenv("DVC_STAGE", "train@lstm")
+    monkeypatch.setenv("DVC_EXP_NAME", "tired-newt")
+    nothing = tracking.Client("shakespeare", tmp_path, tracking.running())
+    (tmp_path / "report.html").write_text("all")
+    nothing.summarise({"best": 1.0}, [tmp_path / "report.html"])
+    assert runs(tmp_path)[1] == []
+    for name in ("lstm", "gpt"):
+        track(tmp_path, name, digest=name)
+    for _ in range(2):
+        nothing.summarise({"best": 1.0}, [tmp_path / "report.html"])
+    client, found = runs(tmp_path)
+    kinds = {each.info.run_name: each for each in found}
+    parent = kinds.pop("tired-newt")
+    assert parent.data.tags["charlm.kind"] == "pipeline"
+    assert parent.info.status == "FINISHED"
+    assert len(client.get_metric_history(parent.info.run_id, "best")) == 1
+    assert sorted(kinds) == ["gpt", "lstm"]
+    for each in kinds.values():
+        assert each.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    monkeypatch.delenv("DVC_EXP_NAME")
+    monkeypatch.delenv("DVC_STAGE")
+    track(tmp_path, "rnn", digest="rnn")
+    by_hand = next(each for each in runs(tmp_path)[1] if each.info.run_name == "rnn")
+    assert "mlflow.parentRunId" not in by_hand.data.tags
+
+
+def test_a_slow_tracking_process_needs_no_training_to_find_its_parent(
+    tmp_path, no_server, monkeypatch
+):
+    """Left alone with what it has, it descends from DVC no more."""
+    monkeypatch.setattr(tracking, "running", lambda: ("dvc repro", "of a process that ended"))
+    track(tmp_path)
+    _, found = runs(tmp_path)
+    kinds = {each.info.run_name: each for each in found}
+    assert kinds["lstm"].data.tags["mlflow.parentRunId"] == kinds["dvc repro"].info.run_id
+
+
+def test_a_long_run_shows_what_the_machine_does(tmp_path, no_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    client = tracking.Client("shakespeare", tmp_path, watch=True)
+    client.start("a", {}, {}, DATASET)
+    time.sleep(1)
+    client.finish({}, {}, [])
+    _, (found,) = runs(tmp_path)
+    assert found.data.metrics["system/cpu_utilization_percentage"] >= 0
+    assert found.data.metrics["system/system_memory_usage_megabytes"] > 0
+
+
+def test_results_of_unknown_weights_are_left_out(tmp_path, no_server):
+    track(tmp_path)
+    tracking.Client("shakespeare", tmp_path).attach("other", {"x": 1.0}, [])
+    _, (found,) = runs(tmp_path)
+    assert "x" not in found.data.metrics
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:1", "sqlite:////dev/null/all.db", "nonsense://x"]
+)
+def test_a_failing_server_is_said_once(tmp_path, monkeypatch, capfd, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    track(tmp_path)
+    errors = [line for line in capfd.readouterr().err.splitlines() if "warning: MLflow" in line]
+    assert len(errors) == 1
+    tracking.Client("shakespeare", tmp_path).attach("d1", {}, [])
+    assert capfd.readouterr().err.count("warning: MLflow") == 1
+
+
+def test_a_server_that_dies_while_training_is_said_once(tmp_path, no_server, capsys):
+    client = tracking.Client("shakespeare", tmp_path)
+    client.start("a", {}, {}, DATASET)
+    (tmp_path / "mlflow.db").write_bytes(b"not a database any more")
+    for step in range(300):
+        client.point(step, {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, 0)
+    client.finish({}, {}, [])
+    assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1
+
+
+def test_a_server_that_never_answers_holds_no_training_up(tmp_path, monkeypatch, capfd):
+    """It accepts, and that is all: points return at once, more of them than a pipe holds."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+        tracker = tracking.Tracker("shakespeare", tmp_path)
+        tracker.start("a", {}, {}, DATASET)
+        time.sleep(1)  # its process has begun to read
+        started = time.monotonic()
+        for step in range(5000):
+            tracker.point(Point(step, step, 1.0, 1.0, 1.0, 1.0))
+        assert time.monotonic() - started < 5
+        finish(tracker, {}, {}, [])
+    assert capfd.readouterr().err.count("warning: MLflow tracking is off") == 1
+
+
+def test_what_cannot_be_sent_in_time_is_given_up(tmp_path):
+    """Also what a process that goes on alone waits for: here a database that stays locked."""
+    tracking.Client("shakespeare", tmp_path)
+    code = "import sys; from charlm import tracking; tracking.WAIT_S = 0.1; "
+    code += "tracking._serve(sys.stdin)"
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        calls = json.dumps(["connect", "shakespeare", str(tmp_path)]) + "\n"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, input=calls, capture_output=True, text=True)
+    assert done.stderr == "warning: MLflow tracking is off from here on: not all was sent in 0 s\n"
+
+
+def test_a_database_that_is_half_made_is_made_anew(tmp_path, no_server, capfd):
+    """What a full disk or a kill leaves could otherwise never be used again."""
+    (tmp_path / "mlflow.db").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow, "MlflowClient", half_made)
+        assert not tracking.Client("shakespeare", tmp_path).works
+    assert [path.name for path in tmp_path.glob("mlflow.db*")] == ["mlflow.db.part"]
+    assert "disk I/O error" in capfd.readouterr().err
+    assert tracking.Client("shakespeare", tmp_path).works
+
+
+def half_made(uri):
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        database.execute("CREATE TABLE spans (trace_id INTEGER)")
+    raise OSError("disk I/O error")
+
+
+def test_its_process_can_be_killed(tmp_path, no_server, capsys):
+    tracker = tracking.Tracker("shakespeare", tmp_path)
+    tracker._process.kill()
+    tracker._process.wait()
+    for step in range(3):
+        tracker.point(Point(step, step, 1.0, 1.0, 1.0, 1.0))
+    tracker.finish({}, {}, [])
+    tracker.wait()
+    assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("os.killpg(0, signal.SIGKILL)", "KILLED"),
+        ("os.killpg(0, signal.SIGINT)", "FAILED"),
+    ],
+)
+def test_a_run_of_a_dead_training_is_closed(tmp_path, no_server, end, status):
+    """Also after SIGKILL: the pipe's end says so. Ctrl-C goes to the group and loses nothing."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from charlm import tracking
+from charlm.training import Point
+# A shell's background jobs ignore it, and so would this one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+tracker = tracking.Tracker("shakespeare", Path({str(tmp_path)!r}))
+print(tracker._process.pid, flush=True)
+tracker.start("a", {{}}, {{}}, {DATASET!r})
+tracker.point(Point(7, 1, 1.0, 1.0, 1.0, 1.0))
+try:
+    {end}
+    signal.pause()
+except KeyboardInterrupt:
+    tracker.fail("FAILED")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.kill(int(done.stdout), 0)
+            time.sleep(0.2)
+    client, found = runs(tmp_path)
+    assert [each.info.status for each in found] == [status]
+    history = client.get_metric_history(found[0].info.run_id, "train_nats")
+    assert [metric.step for metric in history] == [7]
+
+
+def test_only_three_modules_import_mlflow():
+    importing = {
+        path.name
+        for path in [*PROJECT.glob("src/**/*.py"), *PROJECT.glob("stages/*.py")]
+        if re.search(r"^\s*(from|import) mlflow", path.read_text(), re.MULTILINE)
+    }
+    # The command that fills the registry, what MLflow serves from it, and all else.
+    assert importing == {"register.py", "serving.py", "tracking.py"}
+
+
+def test_evaluation_metrics_are_flat(tmp_path):
+    leaf = {"nats_per_char": 1.5}
+    content = {
+        "model": "x",
+        "parameters": 3,
+        "windowed": {"test": leaf},
+        "streaming": {"test": leaf},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    assert tracking.evaluation_metrics(tmp_path / "metrics.json") == {
+        "windowed.test.nats_per_char": 1.5,
+        "streaming.test.nats_per_char": 1.5,
+    }
+
+
+def test_a_dirty_tree_is_told_from_what_the_pipeline_writes(tmp_path):
+    def git(*arguments):
+        run(tmp_path, "git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments)
+
+    git("init", "-q")
+    for name in ("params.yaml", "dvc.lock"):
+        (tmp_path / name).write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    (tmp_path / "dvc.lock").write_text("2")
+    assert tracking._surroundings(tmp_path)["git.dirty"] == "false"
+    (tmp_path / "params.yaml").write_text("2")
+    assert tracking._surroundings(tmp_path)["git.dirty"] == "true"

@@ -1,0 +1,124 @@
+import hashlib
+import http.server
+import threading
+
+import pytest
+
+from charlm.data import corpus
+from charlm.errors import UserError
+
+TEXT = b"To be, or not to be.\r\n" * 10
+SIZE, DIGEST = len(TEXT), hashlib.sha256(TEXT).hexdigest()
+
+
+@pytest.fixture
+def server():
+    """A server on this machine: /text gives the text, /away redirects to plain http elsewhere."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/text":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(TEXT)
+            elif self.path == "/away":
+                self.send_response(302)
+                self.send_header("Location", "http://192.0.2.1/text")
+                self.end_headers()
+            else:
+                self.send_error(404)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def fetch(folder, sources, path=corpus.NO_PATH, size=SIZE, digest=DIGEST):
+    return corpus.fetch(folder / "raw" / "corpus.txt", path, sources, size, digest, folder)
+
+
+def test_the_first_source_that_answers_wins(tmp_path, server):
+    (tmp_path / "local.txt").write_bytes(TEXT)
+    sources = [f"{server}/missing", f"{server}/text", "local.txt"]
+    received = []
+    source, digest = corpus.fetch(
+        tmp_path / "c", corpus.NO_PATH, sources, SIZE, DIGEST, tmp_path, received.append
+    )
+    assert (source, digest) == (f"{server}/text", DIGEST)
+    assert (tmp_path / "c").read_bytes() == TEXT
+    assert sum(received) == SIZE
+
+
+def test_a_file_relative_to_the_root_is_a_source(tmp_path):
+    (tmp_path / "local.txt").write_bytes(TEXT)
+    assert fetch(tmp_path, ["nowhere.txt", "local.txt"])[0] == "local.txt"
+
+
+def test_each_failed_source_is_listed_with_its_reason(tmp_path, server):
+    (tmp_path / "short.txt").write_bytes(TEXT[:-1])
+    (tmp_path / "long.txt").write_bytes(TEXT + b"x")
+    (tmp_path / "wrong.txt").write_bytes(TEXT[:-1] + b"x")
+    sources = [
+        f"{server}/missing",
+        f"{server}/away",
+        "http://example.org/x",
+        "ftp://example.org/x",
+        "https://127.0.0.1:1/x",
+        "gone.txt",
+        "short.txt",
+        "long.txt",
+        "wrong.txt",
+        ".",
+    ]
+    with pytest.raises(UserError) as caught:
+        fetch(tmp_path, sources)
+    lines = str(caught.value).splitlines()
+    reasons = [
+        "HTTP 404",
+        "only https",
+        "only https",
+        "only https",
+        "no answer",
+        "no such file",
+        "219 bytes, but corpus.bytes is 220",
+        "more than the 220 bytes",
+        f"but corpus.sha256 is {DIGEST}",
+        "not a regular file",
+    ]
+    for line, source, reason in zip(lines[1:], sources, reasons, strict=False):
+        assert line.startswith(f"  {source}: ")
+        assert reason in line
+    assert "corpus.path" in lines[-1]
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "corpus.txt").write_text("good")
+    (tmp_path / "wrong.txt").write_bytes(b"x" * SIZE)
+    with pytest.raises(UserError):
+        fetch(tmp_path, ["wrong.txt"])
+    assert [path.read_text() for path in (tmp_path / "raw").iterdir()] == ["good"]
+
+
+def test_an_own_file_is_used_as_it_is(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("anything")
+    source, digest = fetch(tmp_path, ["gone.txt"], path=str(own))
+    assert source == str(own)
+    assert digest == hashlib.sha256(b"anything").hexdigest()
+
+
+def test_a_missing_own_file_is_named_and_no_source_is_tried(tmp_path):
+    (tmp_path / "local.txt").write_bytes(TEXT)
+    with pytest.raises(UserError, match=r"corpus\.path.*gone\.txt: no such file"):
+        fetch(tmp_path, ["local.txt"], path=str(tmp_path / "gone.txt"))
+
+
+def test_without_a_checksum_a_source_is_used_as_it_is(tmp_path, server):
+    digest = fetch(tmp_path, [f"{server}/text"], size=None, digest=None)[1]
+    assert digest == DIGEST

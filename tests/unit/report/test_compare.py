@@ -1,0 +1,77 @@
+"""Two revisions side by side, with revisions that are read as `read` gives them."""
+
+import json
+import math
+
+import pytest
+from click.testing import CliRunner
+
+from charlm.errors import UserError
+from charlm.report import compare
+
+
+def revision(name, steps, bits, report="<h1>all</h1>"):
+    rows = [
+        {
+            "model": model,
+            "streaming": {
+                split: {"bits_per_char": value} for split in ("validation", "test", "holdout")
+            },
+        }
+        for model, value in bits.items()
+    ]
+    curves = [
+        {"model": model, "characters": c, "bits_per_char": value + 1 / c}
+        for model, value in bits.items()
+        for c in (10.0, 20.0)
+    ]
+    params = {"scale": "quick", "models": {"gpt": {"quick": {"steps": steps}}}}
+    return compare.Revision(name, params, rows, curves if report else [], report)
+
+
+BEFORE = revision("main", 2000, {"gpt": 2.5, "lstm": 2.0, "rnn": 3.0})
+NOW = revision("lower-<uvea>", 4000, {"gpt": 2.25, "lstm": 2.0, "gru": 3.5})
+
+
+def test_what_differs_is_named_and_what_does_not_is_not():
+    assert compare.as_text(BEFORE, NOW) == [
+        "models.gpt.quick.steps: 2000 -> 4000",
+        "gpt: validation 2.5000 -> 2.2500 bits per character (-0.2500)",
+        "rnn: validation 3.0000 -> - bits per character",
+        "gru: validation - -> 3.5000 bits per character",
+    ]
+    assert compare.as_text(BEFORE, BEFORE) == ["nothing differs"]
+
+
+def test_a_parameter_that_came_or_went_is_shown():
+    found = compare.changed_parameters({"a": {"b": 1}, "c": [1]}, {"c": [1, 2], "d": None})
+    assert list(found) == [("a", {"b": 1}, None), ("c", [1], [1, 2])]
+
+
+def test_the_page_has_both_reports_and_escapes_names():
+    html = compare.page(BEFORE, NOW)
+    assert html.count("<iframe") == 2
+    assert 'srcdoc="&lt;h1&gt;all&lt;/h1&gt;"' in html
+    assert "lower-&lt;uvea&gt;" in html
+    assert "<uvea>" not in html
+    assert '<td class="better">-0.2500</td>' in html
+    assert "<svg" in html
+    assert ">lstm<" not in html
+    without = compare.page(revision("old", 1, {"gpt": math.pi}, report=""), BEFORE)
+    assert "Not in the cache here" in without
+
+
+def test_a_revision_of_no_project_or_without_results_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"workspace has no params\.yaml: run `dvc repro`"):
+        compare.read("workspace")
+    (tmp_path / "params.yaml").write_text("scale: quick")
+    with pytest.raises(UserError, match=r"workspace has no reports/leaderboard\.json"):
+        compare.read("workspace")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/leaderboard.json").write_text(json.dumps(BEFORE.rows))
+    assert compare.read("workspace").rows == BEFORE.rows
+    done = CliRunner().invoke(compare.main, ["workspace"])
+    assert done.exit_code == 0, done.output
+    assert "nothing differs" in done.output
+    assert (tmp_path / "reports/compare.html").is_file()

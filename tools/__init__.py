@@ -1,0 +1,1 @@
+"""What is no test: breaking things on purpose, walking the documents, pictures."""

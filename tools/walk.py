@@ -1,0 +1,153 @@
+"""Run every command of README.md in a copy of the project: `python -m tools.walk`, or `make walk`.
+
+The copy has a small zoo and the budgets of scale smoke; what a reader would put in for an example's
+names and paths is put in here. A command that is not run says why.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from tests.test_docs import blocks
+
+from tests.workspace import PROJECT, TINY, copy_project, environment, run
+
+ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "residual_lstm", "kneser_ney", "mixture")
+
+NOT_RUN = {
+    "make test": "it is this project's own test suite",
+    "make lint": "continuous integration runs it",
+    "PIP_EXTRA_INDEX_URL": "another way to install, of another index",
+    "eval ": "it is for the shell of a person",
+    "source": "the environment is active here",
+    "scale=full": "for a GPU",
+    "export": "for those who have PostgreSQL and a store: make services runs it",
+    "make server": "for those who have PostgreSQL and a store: make services runs it",
+    "curl": "make services asks a served model",
+}
+"""Reasons by what a command contains."""
+
+PUT_IN = {
+    "quick.steps=2000": "smoke.steps=2000 -n lower-uvea",
+    "quick.": "smoke.",
+    "steps=400,500": "steps=4,5",
+    "--trials 6": "--trials 2",
+    "/home/you/sonnets.txt": "{folder}/../sonnets.txt",
+    "http://mlflow.example.org:5000": "sqlite:///{folder}/../other.db",
+    "MODEL=lstm": "MODEL=bigram",
+    "charlm sample": "{folder}/.venv/bin/python -m charlm sample",
+}
+"""What a reader would put in, by what a command contains."""
+
+SERVERS = {"make ui": 5000, "make serve": 5001, "make play": 7860}
+"""Ports of what goes on until it is stopped."""
+
+WAIT_S = 120
+
+
+def prepare(folder: Path) -> None:
+    """Make the copy a repository beside a git remote, with the environment that is active here."""
+    text = (PROJECT / "data/raw/corpus.txt").read_text(encoding="utf-8")
+    source = str(PROJECT / "data/raw/corpus.txt")
+    copy_project(folder, ZOO, **TINY, corpus__sources=[source])
+    (folder.parent / "sonnets.txt").write_text(text[:50_000], encoding="utf-8")
+    for name in ("requirements.lock", "pyproject.toml"):
+        os.utime(folder / name, (0, 0))  # nothing to install
+    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent, target_is_directory=True)
+    run(folder, "git", "init", "-qb", "main")
+    (folder / ".git/info/exclude").write_text("/.venv\n")
+    for key, value in (("user.name", "A Newcomer"), ("user.email", "new@example.org")):
+        run(folder, "git", "config", key, value)
+    run(folder.parent, "git", "init", "-qb", "main", "--bare", "team.git")
+
+
+def walk(folder: Path, command: str) -> str:
+    """Run one command and return its output.
+
+    Raises:
+        AssertionError: it failed.
+    """
+    for example, real in PUT_IN.items():
+        command = command.replace(example, real.format(folder=folder))
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
+        port = next((port for make, port in SERVERS.items() if command.startswith(make)), None)
+        if port is not None:
+            answered = answers(port, process)
+            os.killpg(process.pid, signal.SIGINT)
+        status = process.wait()
+        output.seek(0)
+        said = output.read()
+    assert answered if port is not None else status == 0, f"{command} gave {status}:\n{said}"
+    return said
+
+
+def answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
+    """Return whether something answers at a port before its process ends."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/"):
+                return True
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            time.sleep(0.5)
+    return False
+
+
+def main() -> None:
+    """Walk through README.md and say how many commands were run."""
+    ran, done = 0, set()
+    with tempfile.TemporaryDirectory() as scratch:
+        project = Path(scratch) / "charlm"
+        project.mkdir()
+        prepare(project)
+        for block in blocks("README.md"):
+            folder = project
+            for command in block:
+                if command.startswith("cd "):
+                    folder /= command.removeprefix("cd ")
+                    continue
+                reason = next((why for part, why in NOT_RUN.items() if part in command), None)
+                if reason and command not in done:
+                    print(f"   -    {command}   (not run: {reason})", flush=True)
+                if not reason and (command not in done or folder != project):
+                    started = time.monotonic()
+                    said = walk(folder, command)
+                    print(f"{time.monotonic() - started:5.0f} s  {command}", flush=True)
+                    assert "Traceback" not in said, said
+                    ran += 1
+                    afterwards(project, command)
+                done.add(command)
+    print(f"{ran} commands of README.md run, none failed")
+
+
+def afterwards(project: Path, command: str) -> None:
+    """Do what a reader does between two commands: commit, put back, wait."""
+    if command == "make repro":
+        run(project, "git", "add", ".")
+        run(project, "git", "commit", "-qm", "state")
+    if re.match("dvc exp run(?!.*--queue)", command):
+        run(project, "git", "checkout", "-q", ".")
+    if command.endswith("queue start -j 2"):
+        while re.search("Queued|Running", run(project, "dvc", "queue", "status").stdout):
+            time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()

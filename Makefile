@@ -4,23 +4,24 @@ BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui play track serve server torture sweep walk services screenshots sources-long compress
+.PHONY: help setup repro test lint smoke ui play track serve server torture sweep walk services screenshots published-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 repro: setup  ## run the pipeline (18 minutes on two cores, seconds if nothing changed)
-	@python -m charlm.check
+	@charlm check
 	@dvc repro
-	@python -m charlm.report.summary
+	@charlm summary
 
 test: setup  ## run all tests
 	@python -m pytest
 
-lint: setup  ## check style and types
+lint: setup  ## check style, types and the direction of imports
 	@ruff check .
 	@ruff format --check .
 	@mypy
+	@lint-imports --no-cache
 
 smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
 	@python -m tests.workspace .smoke
@@ -36,11 +37,11 @@ walk: setup  ## run every command of README.md in a copy, as a newcomer would (2
 	@python -m tools.walk
 
 serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=5001)
-	@address=$$(python -m charlm.serving.registry $(if $(MODEL),--model $(MODEL))) && \
+	@address=$$(charlm register $(if $(MODEL),--model $(MODEL))) && \
 	  MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false mlflow models serve -m "$$address" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
 server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where (README)
-	@python -m charlm.serving.server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
+	@charlm server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
 
 services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (5 minutes)
 	@python -m pytest -n 0 --services tests/services tests/pipeline/test_serving.py
@@ -52,23 +53,23 @@ screenshots: .venv/.services  ## pictures of the report and of MLflow's pages, i
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-services.lock
 	@touch $@
 
-sources-long: setup  ## the published runs that take hours, those not recorded yet
-	@python -m charlm.check
+published-long: setup  ## the published runs that take hours, those not recorded yet
+	@charlm check
 	@dvc repro --quiet encode
-	@python -m benchmarks.sources
+	@python -m benchmarks.published
 
-compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm ADAPTIVE=1)
-	@python -m charlm.evaluation.compress holdout --model $(or $(MODEL),lstm) $(if $(ADAPTIVE),--adaptive)
+compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm DYNAMIC=1)
+	@charlm compress holdout --model $(or $(MODEL),lstm) $(if $(DYNAMIC),--dynamic)
 
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
 	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000)/#/experiments/1?workflowType=machine_learning (Ctrl-C ends it)"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --uvicorn-opts "--log-level warning" --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
 
 play: setup  ## write with the models on http://127.0.0.1:7860
-	@python -m charlm.serving.playground $(if $(PORT),--port $(PORT))
+	@charlm play $(if $(PORT),--port $(PORT))
 
 track: setup  ## give MLflow a run of each model that has none (restored, pulled, server away)
-	@python -m charlm.tracking.track
+	@charlm track
 
 setup: .venv/.installed  ## make .venv and install everything (the others call this)
 

@@ -53,10 +53,9 @@ started = time.perf_counter()
 
 WAYS = {
     "charlm.entropy.counts_of_counts": """
-from charlm import spectrum
+from charlm.entropy import counts_of_counts
 started = time.perf_counter()
-found = spectrum.streamed([ids], 65, 5)[-1]
-values, how_many = found.values_K, found.how_many_K
+values, how_many = counts_of_counts.streamed([ids], 65, 5)[-1].ngrams
 """,
     "numpy": """
 _, counts = np.unique(codes(ids), return_counts=True)
@@ -114,7 +113,7 @@ print(json.dumps([seconds, peak, np.asarray(values).tolist(), np.asarray(how_man
 
 
 def run(way: str, text: str) -> list[Any] | None:
-    """Return seconds, peak memory and the spectrum; None if the library is not installed."""
+    """Return seconds, peak memory and counts of counts; None if the library is not installed."""
     one = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"), "1")
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     code = (COMMON + WAYS[way] + REPORT).replace("{{", "{").replace("}}", "}")

@@ -127,7 +127,7 @@ def agree(ours: list[float], theirs: list[float]) -> None:
 def main() -> None:
     """Time each task both ways and write seconds and ratios."""
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
-    train, validation, test = (encoding.load_split(ENCODED, split) for split in encoding.SPLITS)
+    train, validation, test = encoding.load_splits(ENCODED).values()
     whole, held = np.concatenate([train, validation, test]), len(validation) + len(test)
     text, size = vocabulary.decode(whole), len(vocabulary)
     first = len(train)
@@ -151,7 +151,9 @@ def main() -> None:
             lambda: plain_entropies(text),
         )
     )
-    imports = start_up("import stages; import numpy; from charlm import encoding, entropy")
+    imports = start_up(
+        "import stages; from charlm.data import encoding; from charlm.entropy import estimators"
+    )
     nothing = start_up("pass")
     row = results["published entropies"]
     results["published entropies, start-up included"] = {

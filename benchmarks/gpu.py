@@ -1,17 +1,18 @@
 """Training on a CUDA device: steps replayed as graphs against the plain loop, for every model.
 
-    python -m benchmarks.gpu [ENTRY ...]        writes benchmarks/gpu.json; only the rows named
+    python -m benchmarks.gpu [RUN ...]        writes benchmarks/gpu.json; only the rows named
 
-Each entry of params.yaml at its full budget's shapes, one after the other in one process:
+Each ranked run of params.yaml, at the sizes of scale full, one after the other in one process:
 
-- `plain`: charlm.training.fit without graphs, which asks for each kernel from Python;
-- `replayed`: the same with graphs, as `train` does it, and whether both end in the same weights;
+- `plain`: the Trainer without CUDA graphs, which asks for each kernel from Python;
+- `replayed`: the same with CUDA graphs, as the stage `train` does it;
+- `same_weights`: whether both end in the same weights;
 - `free`: replayed, without deterministic algorithms;
-- `share_of_peak`: six operations a trained weight and character (two forward, four backward;
+- `share_of_peak`: six operations per trained weight and character (two forward, four backward;
   look-ups in tables are none, attention between positions is left out), as a share of what a large
   product of matrices reaches here in the same precision.
 
-Characters a second, from the third look at the loss on, so that capturing is not counted.
+Characters per second, from the third look at the loss on, so that capturing is not counted.
 """
 
 import sys
@@ -23,54 +24,50 @@ import torch
 from torch import nn
 
 import stages  # puts this copy's src first
+from benchmarks.common import at_scale, build, load
 from benchmarks.machine import machine
-from benchmarks.sources import ENCODED, at_scale, load
 from charlm.config import params
-from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
 from charlm.files import read_json, write_json
 from charlm.models.base import LanguageModel, start_torch
-from charlm.saved_model import Config
-from charlm.training import trainer
+from charlm.training.trainer import Trainer
 
 OUTPUT = Path(stages.__file__).parent.parent / "benchmarks/gpu.json"
 STEPS, LOOK_EVERY, SKIPPED = 240, 20, 3
 
 
-def run(
-    entry: params.Trained, settings: params.Params, device: torch.device, graphs: bool
-) -> tuple[LanguageModel, float]:
-    """Train for a few steps; return the model and the characters a second."""
-    budget = entry.training.model_copy(
+def measure(run: params.Run, device: torch.device, graphs: bool) -> tuple[LanguageModel, float]:
+    """Train for a few steps; return the model and the characters per second."""
+    plan = run.training.model_copy(
         update={"steps": STEPS, "epochs": None, "validate_every": 10 * LOOK_EVERY, "warmup": 0}
     )
-    symbols = Vocabulary.load(ENCODED / "vocabulary.json").symbols
-    torch.manual_seed(settings.seeds.initialisation)
-    model = Config.of(entry, symbols, settings.seeds).build().to(device)
+    model, _ = build(run, device)
     ids = load(device)
+    features_NKV = model.prepare(ids["train"])
     looks: list[float] = []
 
-    def advance(steps: int, nats: float) -> None:
+    def on_steps(steps: int, nats: float) -> None:
         looks.append(time.perf_counter())
 
-    trainer.fit(
+    trainer = Trainer(
         model,
         ids["train"],
         ids["validation"],
-        budget,
-        settings.seeds.training,
-        advance=advance,
+        plan,
+        run.seed + 1,
+        features_NKV=features_NKV,
         graphs=graphs,
     )
+    trainer.fit(on_steps=on_steps)
     # The validation estimate comes after the tenth look.
     measured = looks[SKIPPED - 1 : 10]
     steps = (len(measured) - 1) * LOOK_EVERY
-    characters = steps * budget.characters_a_step(len(ids["train"]))
+    characters = steps * plan.characters_per_step(len(ids["train"]))
     return model, characters / (measured[-1] - measured[0])
 
 
 def peak(dtype: torch.dtype, device: torch.device, size: int = 8192) -> float:
-    """Return the operations a second of a large product of matrices."""
+    """Return the operations per second of a large product of matrices."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         left @ right
@@ -94,7 +91,7 @@ def multiplied(model: LanguageModel) -> int:
 
 
 def main(names: list[str]) -> None:
-    """Measure every entry that is trained by steps, and record it."""
+    """Measure every run that is trained by steps, and record it."""
     device = start_torch()
     if device.type != "cuda":
         sys.exit("benchmarks.gpu needs a CUDA device; none was found")
@@ -104,15 +101,17 @@ def main(names: list[str]) -> None:
         "bfloat16": peak(torch.bfloat16, device),
     }
     print({name: f"{rate / 1e12:.0f} TFLOP/s" for name, rate in peaks.items()}, flush=True)
-    # A named entry is measured again; the others stay as they were.
+    # A named run is measured again; the others stay as they were.
     rows: dict[str, Any] = read_json(OUTPUT)["entries"] if names and OUTPUT.is_file() else {}
-    for name in names or [name for name in settings.models if not name.endswith("_all")]:
-        entry = settings.model(name)
+    ranked = [name for name in settings.ranked if name in settings.runs]
+    by_steps = [name for name in ranked if settings.run(name).training.steps_on(10**6)]
+    for name in names or by_steps:
+        run = settings.run(name)
         try:
-            plain, slow = run(entry, settings, device, graphs=False)
-            model, fast = run(entry, settings, device, graphs=True)
+            plain, slow = measure(run, device, graphs=False)
+            model, fast = measure(run, device, graphs=True)
             torch.set_deterministic_debug_mode("default")
-            _, free = run(entry, settings, device, graphs=True)
+            _, free = measure(run, device, graphs=True)
         except (RuntimeError, UserError) as error:
             rows[name] = {"error": str(error).splitlines()[0]}
             print(name, rows[name], flush=True)
@@ -125,16 +124,16 @@ def main(names: list[str]) -> None:
         )
         rate = 6 * multiplied(model) * fast
         rows[name] = {
-            "batch": entry.training.batch,
-            "block": entry.training.block,
-            "precision": entry.training.precision,
+            "batch": run.training.batch,
+            "block": run.training.block,
+            "precision": run.training.precision,
             "parameters": model.parameter_count,
             "plain": round(slow),
             "replayed": round(fast),
             "ratio": round(fast / slow, 2),
             "free": round(free),
             "same_weights": same,
-            "share_of_peak": round(rate / peaks[entry.training.precision], 5),
+            "share_of_peak": round(rate / peaks[run.training.precision], 5),
         }
         print(name, rows[name], flush=True)
     write_json(

@@ -1,18 +1,17 @@
 """How low the loss gets, on two CPU cores or on a GPU, and how fast.
 
-    python -m benchmarks.lowest [BUDGET ...] [SEED ...] [--shared] [--keep FOLDER] [--train]
+    python -m benchmarks.lowest [PLAN ...] [SEED ...] [--shared] [--keep FOLDER] [--train]
 
 adds to benchmarks/lowest.json; on a CUDA device, or with `full`, to benchmarks/lowest_gpu.json.
-Three seeds of each of these budgets: both members of `mixture` in params.yaml, alone; the mixture,
-whose two weights are found on validation; and the mixture while it learns from what it has been
-scored on:
+Three seeds of each of these plans: both members of the ensemble `mixture` of params.yaml, alone;
+the ensemble, whose two weights are fitted on validation; and its dynamic evaluation:
 
-- `quick`: the quick budgets of params.yaml;
-- `five minutes`: the same with the changes in BUDGETS, five minutes a member;
-- `full`: the full budgets, on a CUDA device.
+- `quick`: scale quick of params.yaml;
+- `five minutes`: the same with the changes in LONGER, five minutes per member;
+- `full`: scale full, on a CUDA device.
 
-Choices follow validation (CHANGELOG says what else was in view); test is scored once a seed.
-Nothing else should run meanwhile: it takes an hour on two cores. Where something did,
+Choices follow validation (docs/results.md says what else was in view). Test is scored once per
+seed. Nothing else should run meanwhile: it takes an hour on two cores. Where something did,
 say --shared: seconds are then no measure of speed, and are left out. With --keep weights stay in a
 folder, and are trained only where it has none; with --train nothing is scored, so that a GPU need
 not wait for counting. A seed that is recorded already is not run again; remove the file to begin
@@ -27,12 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import stages  # puts this copy's src first
+from benchmarks.common import at_scale, train
 from benchmarks.machine import machine
-from benchmarks.sources import at_scale, train
 from charlm import saved_model
 from charlm.config import params
 from charlm.data import encoding
@@ -40,7 +38,6 @@ from charlm.evaluation import dynamic, ensemble, loss
 from charlm.files import read_json, write_json, write_text
 from charlm.models.base import LanguageModel, start_torch
 from charlm.saved_model import Config
-from stages.mix import together
 
 ROOT = Path(stages.__file__).parent.parent
 ENCODED = ROOT / "data/encoded"
@@ -48,16 +45,16 @@ SEEDS = (1, 2, 3)
 LONGER = {
     "lstm": {"hidden": 512, "steps": 3300, "dropout": 0.2, "input_dropout": 0.1}
     | {"learning_rate": 4e-3},
-    "residual_lstm": {"steps": 4200, "dropout": 0.2, "input_dropout": 0.1, "folds": 50},
+    "ngram_lstm": {"steps": 4200, "dropout": 0.2, "input_dropout": 0.1, "folds": 50},
 }
-BUDGETS: dict[str, params.Params] = {
+PLANS: dict[str, params.Params] = {
     "quick": at_scale("quick"),
     "five minutes": at_scale(
         "quick",
         **{
-            f"{section}__{name}__quick__{key}": value
-            for section, name in (("models", "lstm"), ("residuals", "residual_lstm"))
-            for key, value in LONGER[name].items()
+            f"models__{name}__quick__{key}": value
+            for name, changes in LONGER.items()
+            for key, value in changes.items()
         },
     ),
     "full": at_scale("full"),
@@ -71,7 +68,7 @@ Leaf = dict[str, float]
 def losses(nats: torch.Tensor, first: int) -> Leaf:
     """Return nats per character of validation, test and both."""
     parts = {"validation": nats[:first], "test": nats[first:], "holdout": nats}
-    return {part: round(float(of.mean()), 5) for part, of in parts.items()}
+    return {name: round(float(part.mean()), 5) for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -85,15 +82,15 @@ class Trained:
     machine: str
 
 
-def trained(budget: str, name: str, seed: int, folder: Path | None) -> Trained:
+def trained(plan: str, name: str, seed: int, folder: Path | None) -> Trained:
     """Train once, or load what a folder keeps."""
     device = start_torch()
-    kept = folder / f"{budget.replace(' ', '-')}-{name}-{seed}" if folder else None
+    kept = folder / f"{plan.replace(' ', '-')}-{name}-{seed}" if folder else None
     if kept and (kept / "training.json").is_file():
         model, config = saved_model.load(kept, device)
         return Trained(model, config, **read_json(kept / "training.json"))
-    seeds = params.Seeds(initialisation=10 * seed + 1, training=10 * seed + 2, sampling=3)
-    model, config, curve, seconds = train(BUDGETS[budget].model(name), seeds, device)
+    run = PLANS[plan].run(name).model_copy(update={"seed": 10 * seed + 1})
+    model, config, curve, seconds = train(run, device)
     found = Trained(model, config, int(curve[-1]["step"]), round(seconds, 1), machine(device))
     if kept:
         saved_model.save(kept, model, config)
@@ -104,12 +101,12 @@ def trained(budget: str, name: str, seed: int, folder: Path | None) -> Trained:
 
 
 def measure(
-    budget: str, seed: int, splits: dict[str, torch.Tensor], shared: bool, folder: Path | None
+    plan: str, seed: int, splits: dict[str, torch.Tensor], shared: bool, folder: Path | None
 ) -> dict[str, Any]:
-    """Train both members once and score each alone, both mixed, and the mixture that learns."""
-    device, settings = start_torch(), BUDGETS[budget]
-    entry = settings.mixed("mixture")
-    runs = {name: trained(budget, name, seed, folder) for name in entry.members}
+    """Train both members once; score each alone, the ensemble, and its dynamic evaluation."""
+    device, settings = start_torch(), PLANS[plan]
+    entry = settings.ensemble("mixture")
+    runs = {name: trained(plan, name, seed, folder) for name in entry.members}
     past, first = splits["train"].to(device), len(splits["validation"])
     held = torch.cat([splits["validation"], splits["test"]]).to(device)
     ids = torch.cat([past[-1:], held])
@@ -124,30 +121,27 @@ def measure(
             "streaming": losses(loss.streaming(run.model, ids)[0], first),
             f"windowed_at_{WINDOW}": losses(loss.windowed(run.model, ids, WINDOW)[0], first),
         }
-    seen = ids[: first + 1]
-    log_p_KNV = np.stack([loss.log_probabilities(run.model, seen).numpy() for run in runs.values()])
-    fit = ensemble.fit(log_p_KNV, splits["validation"].numpy().astype(np.int64))
     members = [(run.model, run.config) for run in runs.values()]
-    mixture, _ = together(entry, members, fit.best, fit.ways[fit.best][0])
-    mixture = mixture.to(device).eval()
+    validation = splits["validation"].numpy()
+    mixture, *_ = ensemble.build(entry, members, past[-1:].cpu().numpy(), validation, device)
     found["mixture"] = {"streaming": losses(loss.streaming(mixture, ids)[0], first)}
     started = time.perf_counter()
-    nats, _ = dynamic.adaptive(mixture, past, held, settings.adapts("mixture"))
-    found["mixture"]["adaptive"] = losses(nats, first)
-    found["mixture"]["adaptive_seconds"] = (
+    nats, _ = dynamic.scores(mixture, past, held, settings.learner("mixture"))
+    found["mixture"]["dynamic"] = losses(nats, first)
+    found["mixture"]["dynamic_seconds"] = (
         None if shared else round(time.perf_counter() - started, 1)
     )
     return found
 
 
 def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return, for each budget, model and way of scoring, mean and standard deviation over seeds."""
+    """Return, for each plan, model and way of scoring, mean and standard deviation over seeds."""
     rows: dict[str, Any] = {}
-    for budget in BUDGETS:
-        runs = [run for key, run in results.items() if key.startswith(budget)]
+    for plan in PLANS:
+        runs = [run for key, run in results.items() if key.startswith(plan)]
         if len(runs) < 2:
             continue
-        rows[budget] = {
+        rows[plan] = {
             name: {
                 way: {
                     part: {
@@ -157,8 +151,8 @@ def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
                     for part in ("validation", "test", "holdout")
                     for values in [[run[name][way][part] for run in runs]]
                 }
-                for way, losses_of in model.items()
-                if isinstance(losses_of, dict)
+                for way, found in model.items()
+                if isinstance(found, dict)
             }
             for name, model in runs[0].items()
             if isinstance(model, dict)
@@ -170,23 +164,23 @@ def main(words: list[str]) -> None:
     """Run what is not recorded yet, one after the other."""
     shared, only_train = "--shared" in words, "--train" in words
     folder = Path(words[words.index("--keep") + 1]) if "--keep" in words else None
-    budgets = [word for word in words if word in BUDGETS]
+    plans = [word for word in words if word in PLANS]
     seeds = [int(word) for word in words if word.isdecimal()] or SEEDS
     device = start_torch()
-    on_gpu = device.type == "cuda" or "full" in budgets
+    on_gpu = device.type == "cuda" or "full" in plans
     output = ROOT / ("benchmarks/lowest_gpu.json" if on_gpu else "benchmarks/lowest.json")
     results: dict[str, dict[str, Any]] = read_json(output)["results"] if output.is_file() else {}
     splits = {split: torch.tensor(encoding.load_split(ENCODED, split)) for split in encoding.SPLITS}
     for seed in seeds:
-        for budget in budgets or (["full"] if on_gpu else ["quick", "five minutes"]):
-            key = f"{budget}, seed {seed}"
+        for plan in plans or (["full"] if on_gpu else ["quick", "five minutes"]):
+            key = f"{plan}, seed {seed}"
             if key in results:
                 continue
             if only_train:
-                for name in BUDGETS[budget].mixed("mixture").members:
-                    print(key, name, trained(budget, name, seed, folder).seconds, "s", flush=True)
+                for name in PLANS[plan].ensemble("mixture").members:
+                    print(key, name, trained(plan, name, seed, folder).seconds, "s", flush=True)
                 continue
-            results[key] = measure(budget, seed, splits, shared, folder)
+            results[key] = measure(plan, seed, splits, shared, folder)
             print(key, results[key], flush=True)
             write_json(
                 output,

@@ -25,20 +25,16 @@ from charlm.models.base import start_torch
 
 ROOT = Path(stages.__file__).parent.parent
 CORPUS, OUTPUT = ROOT / "data/raw/corpus.txt", ROOT / "benchmarks/memory.json"
-ZOO = ("bigram", "lstm", "gpt")
+ZOO = ("bigram", "lstm", "gpt", "kneser_ney", "ngram_lstm")
 LARGE = 1_000_000_000
 SMALL_STAGES = (
     "encode",
     "entropy",
     *(f"{stage} --model {name}" for stage in ("train", "evaluate") for name in ZOO),
     *(f"sample --model {name} --output results/{name}/sample.txt" for name in ZOO),
-    "refine --model residual_lstm",
-    "assess --model residual_lstm",
-    "count --model kneser_ney",
-    "mix --model mixture",
-    "adapt --model lstm",
-    "adapt --model mixture",
-    "sources",
+    "ensemble --model mixture",
+    "dynamic --model lstm",
+    "dynamic --model mixture",
     "report",
 )
 LARGE_STAGES = ("encode", "entropy", "train --model bigram", "evaluate --model bigram")
@@ -49,15 +45,15 @@ def prepare(folder: Path, zoo: tuple[str, ...], copies: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("data/raw", "benchmarks"):
         (folder / name).mkdir(parents=True)
-    for name in ("dvc.yaml", "benchmarks/sources.json", "benchmarks/training_time.json"):
+    for name in ("dvc.yaml", "benchmarks/published.json", "benchmarks/training_time.json"):
         shutil.copy(ROOT / name, folder / name)
     yaml = YAML()
     content = yaml.load(ROOT / "params.yaml")
     content["scale"] = "smoke"
     content["models"] = {name: content["models"][name] for name in zoo}
-    content |= {"reproductions": {}, "repeats": {}}
+    content["runs"] = {name: content["runs"][name] for name in zoo}
     if len(zoo) == 1:
-        content |= {"residuals": {}, "mixtures": {}, "adaptive": {}}
+        content |= {"ensembles": {}, "dynamic": {}}
     yaml.dump(content, folder / "params.yaml")
     text = CORPUS.read_bytes()
     with (folder / "data/raw/corpus.txt").open("wb") as file:

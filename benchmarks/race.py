@@ -4,8 +4,8 @@ How long do nanoGPT's recipe and our `lstm` train until their loss on the holdou
 fresh context, is the published one? On a CPU that is nanoGPT's CPU recipe and 1.8857, windowed at
 64; on a CUDA device its GPU recipe and 1.4697, windowed at 256, into benchmarks/race_gpu.json. Both
 run here, one after the other, by the same loop, which stops the clock while it evaluates every
-target once. The recipe is `gpt` at its quick or full budget; it may end above the mark, and its
-time is then a lower bound. Ours is the architecture of `lstm` with a short budget: on a CPU the
+target once. The recipe is `gpt` at scale quick or full; it may end above the mark, and its
+time is then a lower bound. Ours is the architecture of `lstm` with a short training: on a CPU the
 first one tried, on a GPU chosen on validation. On a GPU it runs with three seeds.
 """
 
@@ -18,15 +18,13 @@ from typing import Any
 import torch
 
 import stages  # puts this copy's src first
+from benchmarks.common import at_scale, build, load
 from benchmarks.machine import machine
-from benchmarks.sources import at_scale, load
 from charlm.config import params
-from charlm.data.vocabulary import Vocabulary
 from charlm.evaluation import loss
 from charlm.files import write_json
 from charlm.models.base import start_torch
-from charlm.saved_model import Config
-from charlm.training import trainer
+from charlm.training.trainer import Point, Trainer
 
 ROOT = Path(stages.__file__).parent.parent
 
@@ -40,7 +38,7 @@ class Race:
     mark: float
     block: int
     sizes: dict[str, Any]
-    budget: dict[str, Any]
+    training: dict[str, Any]
     every: int
     seeds: tuple[int, ...]
 
@@ -69,21 +67,18 @@ GPU = Race(
 )
 
 
-def run(
-    race: Race, entry: params.Trained, every: int, seed: int, device: torch.device
+def measure(
+    race: Race, run: params.Run, every: int, seed: int, device: torch.device
 ) -> dict[str, Any]:
-    """Train until the mark is reached or the budget ends."""
+    """Train to the last step, and find when the mark was reached."""
     ids = load(device)
     held = torch.cat([ids["train"][-1:], ids["validation"], ids["test"]])
-    budget = entry.training.model_copy(update={"validate_every": every})
-    symbols = Vocabulary.load(ROOT / "data/encoded/vocabulary.json").symbols
-    seeds = params.Seeds(initialisation=seed, training=seed + 1, sampling=seed + 2)
-    torch.manual_seed(seeds.initialisation)
-    model = Config.of(entry, symbols, seeds).build().to(device)
+    plan = run.training.model_copy(update={"validate_every": every})
+    model, _ = build(run.model_copy(update={"seed": seed}), device)
     clock = {"trained": 0.0, "since": time.perf_counter()}
     curve: list[tuple[int, float, float]] = []
 
-    def point(at: trainer.Point) -> None:
+    def on_point(at: Point) -> None:
         clock["trained"] += time.perf_counter() - clock["since"]
         model.eval()
         nats, _ = loss.windowed(model, held, race.block)
@@ -91,9 +86,8 @@ def run(
         curve.append((at.step, round(clock["trained"], 2), round(float(nats.mean()), 4)))
         clock["since"] = time.perf_counter()
 
-    trainer.fit(
-        model, ids["train"], ids["validation"][: race.block * 8], budget, seeds.training, point
-    )
+    some_N = ids["validation"][: race.block * 8]
+    Trainer(model, ids["train"], some_N, plan, seed + 1).fit(on_point)
     reached = [row for row in curve if row[2] <= race.mark]
     step, seconds, nats = reached[0] if reached else curve[-1]
     return {
@@ -102,7 +96,7 @@ def run(
         "seconds": seconds,
         "holdout_nats_windowed": nats,
         "at_the_end": curve[-1],
-        "milliseconds_a_step": round(1000 * curve[-1][1] / curve[-1][0], 1),
+        "milliseconds_per_step": round(1000 * curve[-1][1] / curve[-1][0], 1),
         "curve": curve,
     }
 
@@ -112,18 +106,18 @@ def main() -> None:
     device = start_torch()
     race = GPU if device.type == "cuda" else CPU
     settings = at_scale(race.scale)
-    ours = settings.model("lstm")
+    ours = settings.run("lstm")
     short = ours.model_copy(
         update={
-            "training": ours.training.model_copy(update=race.budget),
+            "training": ours.training.model_copy(update=race.training),
             "architecture": ours.architecture | race.sizes,
         }
     )
     results = {
-        f"lstm, seed {seed}": run(race, short, race.every, seed, device) for seed in race.seeds
+        f"lstm, seed {seed}": measure(race, short, race.every, seed, device) for seed in race.seeds
     }
     mine = statistics.fmean(found["seconds"] for found in results.values())
-    results["gpt"] = run(race, settings.model("gpt"), 250, 1, device)
+    results["gpt"] = measure(race, settings.run("gpt"), 250, 1, device)
     record = {
         "command": "python -m benchmarks.race",
         "machine": machine(device),

@@ -51,7 +51,7 @@ def main() -> None:
     results: dict[str, dict[str, Any]] = {}
     for name in MODELS:
         torch.manual_seed(0)
-        entry = settings.model(name)
+        entry = settings.run(name)
         model = models.build(entry.model, VOCABULARY, BLOCK, entry.architecture).to(device).eval()
         carried, again = [], []
         for _ in range(ROUNDS):

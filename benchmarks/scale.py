@@ -52,46 +52,49 @@ sys.exit(status)
 COUNT_ALONE = """
 import sys, time
 from pathlib import Path
-from charlm import encoding, spectrum
+from charlm.data import encoding
 from charlm.data.vocabulary import Vocabulary
+from charlm.entropy import counts_of_counts
 folder = Path("data/encoded")
-parts = [encoding.load_split(folder, split) for split in encoding.SPLITS]
+parts = list(encoding.load_splits(folder).values())
 size = len(Vocabulary.load(folder / "vocabulary.json"))
 started, used = time.perf_counter(), time.process_time()
-found = spectrum.streamed(parts, size, 5)
+counted = counts_of_counts.streamed(parts, size, 5)
 print(time.perf_counter() - started, time.process_time() - used)
-print(int(found[-1].how_many_K.sum()), sum(map(len, parts)))
+print(int(counted[-1].ngrams.frequencies_K.sum()), sum(map(len, parts)))
 """
 
 
 def automaton(ids: encoding.Ids, symbols: int) -> tuple[NDArray[np.float32], Ints]:
-    """Return the 7-gram model as a machine of one state a seen context of up to 6 characters.
+    """Return the 7-gram model as a machine with a state for each context of up to 6 characters.
 
     Returns:
         cumulative: probabilities of the next symbol, added up, states x V;
         following: the state after each symbol, states x V: the longest context that was seen.
     """
     model = kneser_ney.counts(ids, symbols, ORDER).model(ORDER)
-    found = list(grams(ids, symbols, ORDER))
-    sizes = [1, *(len(level.codes_G) for level in found[:-1])]
+    levels = list(grams(ids, symbols, ORDER))
+    sizes = [1, *(len(level.codes_G) for level in levels[:-1])]
     offsets = np.cumsum([0, *sizes])
     # Places of each state's context and of that without its first, second, ... character.
     places = [np.zeros((1, 1), dtype=np.int64)]
-    for n, level in enumerate(found[:-1], start=1):
+    for n, level in enumerate(levels[:-1], start=1):
         first = np.empty(len(level.codes_G), dtype=np.int64)
         first[level.ranks_N[::-1]] = np.arange(len(level.ranks_N))[::-1]
-        shorter = found[n - 2].ranks_N[first + 1] if n > 1 else np.zeros(len(first), dtype=np.int64)
+        shorter = np.zeros(len(first), dtype=np.int64)
+        if n > 1:
+            shorter = levels[n - 2].ranks_N[first + 1]
         places.append(np.column_stack([places[-1][shorter], np.arange(len(first))]))
     following = np.zeros((offsets[-1], symbols), dtype=np.int64)
     cumulative = np.empty((offsets[-1], symbols), dtype=np.float32)
-    for length, of in enumerate(places):
+    for length, contexts in enumerate(places):
         here = slice(offsets[length], offsets[length + 1])
-        padded = [of[:, n] if n <= length else np.full(len(of), -1) for n in range(ORDER + 1)]
-        cumulative[here] = model.probabilities(padded).cumsum(axis=1)
+        missing = [np.full(len(contexts), -1)] * (ORDER - length)
+        cumulative[here] = model.probabilities([*contexts.T, *missing]).cumsum(axis=1)
         if length:
-            following[here] = following[offsets[length - 1] + of[:, length - 1]]
+            following[here] = following[offsets[length - 1] + contexts[:, length - 1]]
         if length < ORDER - 1:
-            codes = found[length].codes_G
+            codes = levels[length].codes_G
             following[here].reshape(-1)[codes] = offsets[length + 1] + np.arange(len(codes))
     return cumulative, following
 
@@ -148,9 +151,9 @@ def write(path: Path, pieces: Iterator[bytes], size: int) -> None:
 
 
 def run(folder: Path, *command: str) -> tuple[dict[str, float], str]:
-    """Run Python in a folder; return what it took and what it printed.
+    """Run Python in a folder; return its time and memory, and what it printed.
 
-    Seconds of the processor say more than those of the clock where other work is running.
+    Processor seconds say more than the clock's where other work is running.
     """
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     done = subprocess.run(
@@ -166,8 +169,8 @@ def run(folder: Path, *command: str) -> tuple[dict[str, float], str]:
     seconds, processor, peak = map(float, last.split())
     # ru_maxrss counts kilobytes on Linux, bytes on macOS.
     peak *= 1 if sys.platform == "darwin" else 1024
-    taken = {"seconds": seconds, "processor_seconds": processor, "peak_gb": peak / 1e9}
-    return {key: round(value, 3) for key, value in taken.items()}, "\n".join(output)
+    usage = {"seconds": seconds, "processor_seconds": processor, "peak_gb": peak / 1e9}
+    return {key: round(value, 3) for key, value in usage.items()}, "\n".join(output)
 
 
 def measure(folder: Path, source: Path) -> dict[str, Any]:
@@ -179,31 +182,30 @@ def measure(folder: Path, source: Path) -> dict[str, Any]:
     # Whether a text is long enough for every model is not what is measured.
     yaml = YAML()
     content = yaml.load(folder / "params.yaml")
-    content["models"] = {"bigram": content["models"]["bigram"]}
-    content |= {
-        section: {} for section in ("residuals", "mixtures", "adaptive", "reproductions", "repeats")
-    }
+    for section in ("models", "runs"):
+        content[section] = {"bigram": content[section]["bigram"]}
+    content |= {"ensembles": {}, "dynamic": {}}
     yaml.dump(content, folder / "params.yaml")
     os.link(source, folder / "data/raw/corpus.txt")
-    found: dict[str, Any] = {"bytes": source.stat().st_size}
+    results: dict[str, Any] = {"bytes": source.stat().st_size}
     for stage in ("encode", "entropy"):
-        found[stage], _ = run(folder, "-m", f"stages.{stage}")
-    taken, output = run(folder, "-c", COUNT_ALONE)
+        results[stage], _ = run(folder, "-m", f"stages.{stage}")
+    usage, output = run(folder, "-c", COUNT_ALONE)
     seconds, processor, distinct, characters = map(float, output.split())
-    found["characters"] = int(characters)
-    found["distinct_5_grams"] = int(distinct)
-    found["count_to_5"] = {
+    results["characters"] = int(characters)
+    results["distinct_5_grams"] = int(distinct)
+    results["count_to_5"] = {
         "seconds": round(seconds, 2),
         "processor_seconds": round(processor, 2),
-        "peak_gb": taken["peak_gb"],
+        "peak_gb": usage["peak_gb"],
     }
     entropy = read_json(folder / "results/entropy.json")
-    found["plug_in_conditional_bits"] = [
+    results["plug_in_conditional_bits"] = [
         round(row["estimates"]["plug_in"]["conditional_bits_per_char"], 4)
         for row in entropy["texts"]["whole"]["orders"]
     ]
     shutil.rmtree(folder)
-    return found
+    return results
 
 
 def draw(results: dict[str, dict[str, Any]]) -> None:

@@ -23,7 +23,7 @@ def main() -> None:
 
     \b
     Example:
-      python -m stages.download
+      charlm download
     """
     wanted = params.load().corpus
     with progress(wanted.bytes or 0, "B", "download") as bar:

@@ -21,15 +21,15 @@ def main() -> None:
 
     \b
     Example:
-      python -m stages.encode
+      charlm encode
     """
     settings = params.load()
     size = CORPUS.stat().st_size if CORPUS.is_file() else 0
     with progress(2 * size, "B", "encoding") as bar:
         found = encoding.scan(CORPUS, bar.update)
         lengths = encoding.lengths(found.characters, settings.split)
-        for entry in settings.by_steps.values():
-            encoding.check_lengths(lengths, entry)
+        for run in settings.runs.values():
+            encoding.check_lengths(lengths, run)
         unseen = encoding.encode(CORPUS, found.vocabulary, lengths, OUTPUT, bar.update)
     if unseen:
         click.echo(

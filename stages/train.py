@@ -1,14 +1,12 @@
-"""Train one model of the zoo."""
+"""Train one run: a model on a text, with a seed."""
 
-import contextlib
-import csv
-import io
 import math
 import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,50 +16,73 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import click
 
-from charlm.cli import model_option, one_line_errors, progress
+from charlm import timings, tracking
+from charlm.cli import model_option, one_line_errors
 from charlm.config import params
 from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
-from charlm.files import project_root, write_json, write_text
+from charlm.files import project_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import torch
-
-    from charlm.config.training import Training
-    from charlm.training.trainer import Point
+    from charlm.training.job import Job
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
 
 @click.command()
-@model_option("Entry under `models` or `residuals` in params.yaml.")
+@model_option("A run of params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
-    """Train a model into models/MODEL/, its curve and activations into results/MODEL/.
+    """Train a run into models/RUN/, its loss curve and activations into results/RUN/.
 
-    The budget is the one of `scale` in params.yaml. The device is the best of this machine. A
-    training that was stopped goes on where it was. Several processes share it under torchrun, or
-    with `processes` in params.yaml.
+    The sizes and the training are those of `scale` in params.yaml, on the fastest device of this
+    machine. A stopped training goes on from its last checkpoint. Several processes share a training
+    under torchrun, or with `processes` in params.yaml.
 
     \b
     Examples:
-      python -m stages.train --model lstm
+      charlm train --model lstm
       torchrun --nproc-per-node 2 -m stages.train --model lstm
     """
     settings = params.load()
-    entry = settings.model(name)
-    splits = {split: encoding.load_split(ENCODED, split) for split in encoding.SPLITS}
-    encoding.check_lengths({split: len(ids) for split, ids in splits.items()}, entry)
-    if settings.processes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
-        share(name, settings.processes)
-    else:
-        train(settings, entry, splits)
+    run = settings.run(name)
+    splits = encoding.load_splits(ENCODED)
+    encoding.check_lengths({split: len(ids) for split, ids in splits.items()}, run)
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    if settings.processes > 1 and not launched:
+        launch(name, settings.processes)
+        return
+    # A process beside this one imports MLflow while torch is imported here.
+    first = os.environ.get("RANK", "0") == "0"
+    tracker = tracking.Tracker(settings.corpus.name, project_root(), on=first)
+
+    from charlm.training import distributed, job
+
+    text = job.Text(
+        splits,
+        Vocabulary.load(ENCODED / "vocabulary.json").symbols,
+        sorted(ENCODED.glob("*.npy")),
+    )
+    try:
+        training = job.Job(run, text, settings.checkpoint_every)
+        if training.first:
+            click.echo(f"{name}: {job.plan_in_words(run)}", err=True)
+        with ended(tracker, name, training.first), training.checkpoints:
+            training.prepare()
+            if training.resumed and training.first:
+                click.echo(f"{name}: going on after step {training.resumed:,}", err=True)
+            start(tracker, training, settings)
+            training.fit(tracker.point)
+            training.save(MODELS / name, RESULTS / name)
+    finally:
+        distributed.stop()
+    if training.first:
+        publish(tracker, training)
 
 
-def share(name: str, processes: int) -> None:
-    """Train by several processes of this machine, which torchrun starts."""
+def launch(name: str, processes: int) -> None:
+    """Let torchrun start the processes that share a training."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += ["--nproc-per-node", str(processes), "-m", "stages.train", "--model", name]
     # Ctrl-C goes to all of them: they end by themselves, and this one after them.
@@ -72,110 +93,54 @@ def share(name: str, processes: int) -> None:
         sys.exit(status)
 
 
-def train(settings: params.Params, entry: params.Trained, splits: dict[str, encoding.Ids]) -> None:
-    """Train one entry and write what it became; torch is imported only now, after all checks."""
-    from charlm import tracking
+def start(tracker: tracking.Tracker, training: "Job", settings: params.Params) -> None:
+    """Open the run in MLflow."""
+    config = {key: value for key, value in asdict(training.config).items() if key != "symbols"}
+    run = {"entry": training.run.entry, "scale": settings.scale}
+    tracker.start(
+        training.run.name,
+        {**run, "parameters": training.model.parameter_count, **config},
+        training.machine | {"training.identity": training.identity},
+        {"name": settings.corpus.name, **encoding.describe(ENCODED)},
+        training.resumed > 0,
+    )
 
-    # MLflow is imported by a process beside this one while torch is imported here.
-    first = os.environ.get("RANK", "0") == "0"
-    tracker = tracking.Tracker(settings.corpus.name, project_root(), on=first)
 
-    import torch
+@contextmanager
+def ended(tracker: tracking.Tracker, name: str, shown: bool) -> Iterator[None]:
+    """Close the run in MLflow if the training does not end well, and say why it did not."""
+    from charlm.training.checkpoint import Interrupted
 
-    from charlm import saved_model
-    from charlm.data.vocabulary import Vocabulary
-    from charlm.models.base import ResidualModel, start_torch
-    from charlm.training import activations, checkpoint, distributed, memory, trainer
-
-    budget = entry.training
-    ranks, device = distributed.start(start_torch())
-    vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
-    seeds = settings.seeds_of(entry.name)
-    config = saved_model.Config.of(entry, vocabulary.symbols, seeds)
-    torch.manual_seed(seeds.initialisation)
-    model = memory.build(entry.name, config).to(device)
-    ids = {split: torch.from_numpy(splits[split]).to(device) for split in splits}
-    seen = torch.cat(list(ids.values())) if entry.trained_on == "all" else ids["train"]
-    surroundings = {"device": device_name(device), "version.torch": torch.__version__}
-    code = Path(checkpoint.__file__).parent.rglob("*.py")
-    files = sorted([*code, *ENCODED.glob("*.npy"), Path(__file__)])
-    memory.check(entry.name, model, budget, len(seen), len(vocabulary))
-    identity = checkpoint.fingerprint([asdict(config), asdict(ranks), surroundings, *files])
-    kept = f"{entry.name}-{ranks.rank}" if ranks.rank else entry.name
-    keeper = checkpoint.Keeper(checkpoint.FOLDER / kept, identity, settings.checkpoint_every)
     try:
-        with keeper:
-            snapshot = keeper.load()
-            if not ranks.agree(snapshot.content["step"] if snapshot else 0):
-                snapshot = None
-            if snapshot and ranks.rank == 0:
-                steps = snapshot.content["step"]
-                click.echo(f"{entry.name}: going on after step {steps:,}", err=True)
-            looked, expected, started = seen, None, time.perf_counter()
-            if isinstance(model, ResidualModel):
-                # Its counts know what they were fitted on by heart.
-                looked = ids["validation"]
-                with progress(
-                    len(seen) - 1, "char", f"{entry.name}: counting", not ranks.rank
-                ) as bar:
-                    expected = model.study(seen, bar.update)
-            studied = time.perf_counter() - started
-            tracker.start(
-                entry.name,
-                {"entry": entry.name, "scale": settings.scale, "parameters": model.parameter_count}
-                | {key: value for key, value in asdict(config).items() if key != "symbols"},
-                surroundings | {"training.identity": identity},
-                {"name": settings.corpus.name, **encoding.describe(ENCODED)},
-                snapshot is not None,
-            )
-            flow = {"initial": activations.statistics(model, looked, budget.block)}
-            started = time.perf_counter() - studied
-            with watching(entry.name, budget, len(seen), ranks.rank == 0) as advance:
-                curve = trainer.fit(
-                    model,
-                    seen,
-                    ids["validation"],
-                    budget,
-                    seeds.training,
-                    tracker.point,
-                    advance,
-                    snapshot,
-                    keeper,
-                    ranks,
-                    expected_NKV=expected,
-                )
-            seconds = time.perf_counter() - started
-            flow["trained"] = activations.statistics(model, looked, budget.block)
-            folder, results = MODELS / entry.name, RESULTS / entry.name
-            if ranks.rank == 0:
-                saved_model.save(folder, model, config)
-                write_text(results / "curve.csv", table(curve))
-                write_json(results / "activations.json", flow)
-            # Nobody forgets before everything is written.
-            ranks.mean(0.0)
-            keeper.forget()
-    except checkpoint.Interrupted as stopped:
+        yield
+    except Interrupted as stopped:
         tracker.fail("KILLED")
-        if ranks.rank == 0:
-            click.echo(f"{entry.name}: {stopped}; `dvc repro` goes on from there", err=True)
+        if shown:
+            click.echo(f"{name}: {stopped}; `dvc repro` goes on from there", err=True)
         sys.exit(stopped.status)
     except KeyboardInterrupt:
         tracker.fail("KILLED")
         raise
     except UserError as error:
         tracker.fail("FAILED")
-        raise UserError(f"{entry.name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
     except BaseException:
         tracker.fail("FAILED")
         raise
-    finally:
-        distributed.stop()
-    if ranks.rank:
-        return
-    last = curve[-1]
-    rate = (last.characters - (snapshot.content["characters"] if snapshot else 0)) / seconds
+
+
+def publish(tracker: tracking.Tracker, training: "Job") -> None:
+    """Send what the training left to MLflow, note its seconds, and say how it ended."""
+    from charlm import saved_model
+
+    name, seconds = training.run.name, training.seconds
+    folder, results = MODELS / name, RESULTS / name
     tracker.finish(
-        {"train_seconds": seconds, "characters_per_second": rate, **tracking.flow_metrics(flow)},
+        {
+            "train_seconds": seconds,
+            "characters_per_second": training.characters_per_second,
+            **tracking.flow_metrics(training.activations),
+        },
         {"weights_sha256": tracking.weights_digest(folder)},
         [
             folder / saved_model.WEIGHTS,
@@ -184,47 +149,19 @@ def train(settings: params.Params, entry: params.Trained, splits: dict[str, enco
             results / "activations.json",
         ],
     )
+    if not training.resumed:
+        timings.record(project_root(), name, timings.training_key(folder, ENCODED), seconds)
+    speed = f"{training.characters_per_second:,.0f} characters/s"
+    speed = f"{seconds:.1f} s on {training.device.type} ({speed})"
+    if not training.curve:
+        click.echo(f"{name}: {training.model.parameter_count:,} counts in {speed}", err=True)
+        return
+    last = training.curve[-1]
     click.echo(
-        f"{entry.name}: {last.step:,} steps in {seconds:.1f} s on {device.type} "
-        f"({rate:,.0f} characters/s); validation estimate {last.validation_nats:.4f} "
-        f"nats, {last.validation_nats / math.log(2):.4f} bits",
+        f"{name}: {last.step:,} steps in {speed}; validation estimate "
+        f"{last.validation_nats:.4f} nats, {last.validation_nats / math.log(2):.4f} bits",
         err=True,
     )
-
-
-@contextlib.contextmanager
-def watching(
-    name: str, budget: "Training", characters: int, shown: bool
-) -> "Iterator[Callable[[int, float], None]]":
-    """Show the progress of a training on a text of so many characters; yield what moves it on."""
-    steps_in_all = budget.steps_on(characters)
-    per_step = budget.characters_a_step(characters)
-    with progress(steps_in_all * per_step, "char", name, shown) as bar:
-
-        def advance(steps: int, nats: float) -> None:
-            step = bar.n // per_step + steps
-            bar.set_postfix_str(f"step {step:,}/{steps_in_all:,}, {nats:.3f} nats", False)
-            bar.update(steps * per_step)
-
-        yield advance
-
-
-def table(curve: "list[Point]") -> str:
-    """Return a loss curve as comma-separated values."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(curve[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(point) for point in curve)
-    return text.getvalue()
-
-
-def device_name(device: "torch.device") -> str:
-    """Return the device as a person knows it."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else "mps"
 
 
 if __name__ == "__main__":

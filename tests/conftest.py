@@ -29,7 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process is left alone with one."""
     long = [
-        f"test_{name}.py" for name in ("pipeline", "changes", "tracking", "keeping", "parallel")
+        f"test_{name}.py"
+        for name in ("pipeline", "changes", "tracking", "checkpoint", "distributed")
     ]
     rank = {name: place for place, name in enumerate(long)}
     items.sort(key=lambda item: rank.get(item.path.name, len(long)))

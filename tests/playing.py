@@ -13,7 +13,7 @@ from charlm import saved_model
 from charlm.config import params
 from charlm.serving import playground
 from tests.workspace import PROJECT
-from tests.zoo import SMOKE, architecture_of, block_of, build
+from tests.zoo import build, config
 
 SYMBOLS = "".join(sorted(set("ROMEO: to be, or not\n")))
 
@@ -22,11 +22,8 @@ def project(folder: Path, *names: str) -> Path:
     """Make a folder with params.yaml and fresh models, and return it."""
     shutil.copy(PROJECT / "params.yaml", folder)
     for name in names:
-        entry = SMOKE.entry(name)
-        block, architecture = block_of(entry), architecture_of(entry)
-        config = saved_model.Config(entry.model, block, "train", SYMBOLS, architecture, {}, {})
-        model, _ = build(name, len(SYMBOLS), block)
-        saved_model.save(folder / "models" / name, model, config)
+        model, _ = build(name, len(SYMBOLS))
+        saved_model.save(folder / "models" / name, model, config(name, SYMBOLS))
     return folder
 
 

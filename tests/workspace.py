@@ -19,15 +19,15 @@ from charlm.data import encoding
 PROJECT = Path(__file__).resolve().parent.parent
 TINY = {
     "scale": "smoke",
-    "adaptive__lstm__every": 2000,
-    "adaptive__mixture__every": 2000,
-    "adaptive__mixture__recount": 100_000,
+    "dynamic__lstm__every": 2000,
+    "dynamic__mixture__every": 2000,
+    "dynamic__mixture__recount": 100_000,
 }
 """What makes a run of the whole graph short."""
 
 
 EACH = ("train", "evaluate", "sample")
-"""Stages of each model of the zoo."""
+"""Stages of each run."""
 
 
 def at_scale(scale: str) -> params.Params:
@@ -52,8 +52,8 @@ def encode_text(
 def copy_project(destination: Path, zoo: Iterable[str] = (), **changes: Any) -> Path:
     """Copy what git tracks or would track, with some keys of params.yaml changed.
 
-    A zoo leaves only these entries, their reproductions and repeats. Sources of the
-    corpus that are relative to the project keep meaning the same files.
+    `zoo` is as in `change`. Sources of the corpus that are relative to the project keep meaning the
+    same files.
     """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -76,21 +76,21 @@ def copy_project(destination: Path, zoo: Iterable[str] = (), **changes: Any) -> 
 def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
     """Set keys of a copy's params.yaml; models__lstm__smoke__steps=3 is models.lstm.smoke.steps.
 
-    Keys of entries that the zoo leaves out are passed over.
+    A zoo leaves only these entries and ensembles, the runs of these entries, and dynamic evaluation
+    of what is left. Keys of entries that the zoo leaves out are passed over.
     """
     path = folder / "params.yaml"
     yaml = YAML()
     content = yaml.load(path)
-    for name in list(content["models"]):
-        if zoo and name not in zoo:
+    zoo = set(zoo)
+    if zoo:
+        for name in set(content["models"]) - zoo:
             del content["models"][name]
-    for section in ("residuals", "counted", "mixtures", "adaptive"):
-        for name in list(content[section]):
-            if zoo and name not in zoo:
-                del content[section][name]
-    for section in ("reproductions", "repeats"):
-        for name, copied in list(content[section].items()):
-            if copied["entry"] not in content["models"]:
+        for name, run in list(content["runs"].items()):
+            if run["entry"] not in content["models"]:
+                del content["runs"][name]
+        for section in ("ensembles", "dynamic"):
+            for name in set(content[section]) - zoo:
                 del content[section][name]
     for name, value in changes.items():
         *parents, last = name.split("__")
@@ -102,6 +102,20 @@ def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
         inner[last] = value
     with path.open("w") as file:
         yaml.dump(content, file)
+
+
+STEPS = {"perceptron_full_batch": 20, "rnn": 100, "shake_lstm": 100, "ngram_lstm": 100}
+"""Optimiser steps of a trainable copy where they are not 400, so that each takes a few seconds."""
+
+
+def trainable(folder: Path, zoo: list[str], corpus: Path, **changes: Any) -> Path:
+    """Copy the project to where its models can be trained, with a checkpoint at every moment."""
+    steps = {f"models__{name}__smoke__steps": STEPS.get(name, 400) for name in zoo}
+    always = {"scale": "smoke", "checkpoint_every": 0.001, "corpus__sources": [str(corpus)]}
+    copy_project(folder, zoo, **{**always, **steps, **changes})
+    for stage in ("download", "encode"):
+        run(folder, "python", "-m", f"stages.{stage}")
+    return folder
 
 
 def environment() -> dict[str, str]:
@@ -158,7 +172,7 @@ def main(folder: Path) -> None:
     subprocess.run(["dvc", "repro", "encode"], cwd=folder, check=True)
     # Starting takes longer than all else here: two stages at a time go nearly twice as fast. Alone,
     # because DVC locks what comes before a stage while it looks whether that changed.
-    names = list(params.load(folder / "params.yaml").models)
+    names = list(params.load(folder / "params.yaml").runs)
     halves = [
         subprocess.Popen(
             ["dvc", "repro", "--single-item", *(f"{s}@{n}" for n in names[half::2] for s in EACH)],

@@ -1,54 +1,57 @@
 """Any model of the zoo, small."""
 
-from typing import Any
-
 import torch
 
-from charlm import models
+from charlm import models, saved_model
 from charlm.config import params
-from charlm.models.base import CountingModel, LanguageModel, ResidualModel
+from charlm.models.base import LanguageModel
+from charlm.training.trainer import Trainer
 from tests.workspace import at_scale
 
 SMOKE = at_scale("smoke")
+NAMES = SMOKE.ranked
+"""The first run of each entry, then ensembles."""
+
+
+def described(name: str) -> tuple[str, int, dict]:
+    """Return architecture, block and sizes of a run, an ensemble or an architecture."""
+    entry = SMOKE.named("mixture" if name == "ensemble" else name)
+    if isinstance(entry, params.Run):
+        return entry.model, entry.training.block, entry.architecture
+    members = [described(member) for member in entry.members]
+    mixing = "linear" if entry.mixing == "best" else entry.mixing
+    sizes = [
+        {"model": model, "block": block, "architecture": architecture}
+        for model, block, architecture in members
+    ]
+    return "ensemble", max(block for _, block, _ in members), {"mixing": mixing, "members": sizes}
+
+
+def config(name: str, symbols: str, block: int | None = None) -> saved_model.Config:
+    """Return the configuration of a model of the zoo, small."""
+    architecture, own_block, sizes = described(name)
+    block = block or own_block
+    return saved_model.Config(architecture, block, "train", symbols, sizes, {}, 1, "")
 
 
 def build(name: str, vocabulary: int, block: int | None = None) -> tuple[LanguageModel, int]:
-    """Return a model of the zoo with fresh weights or the counts of a random text, and its block.
+    """Return a model of the zoo with fresh weights and counts of a random text, and its block.
 
     It comes from torch's global random state, has the sizes of scale smoke, and is in evaluation
     mode.
     """
-    entry = SMOKE.entry(name)
-    block = block or block_of(entry)
-    model = models.build(entry.model, vocabulary, block, architecture_of(entry)).eval()
-    for part in model.modules():
-        if isinstance(part, CountingModel):
-            part.fit(torch.randint(vocabulary, (300,)))
+    architecture, own_block, sizes = described(name)
+    block = block or own_block
+    model = models.build(architecture, vocabulary, block, sizes).eval()
+    model.recount(torch.randint(vocabulary, (300,)))
     return model, block
 
 
-def expected(model: LanguageModel, ids_N: torch.Tensor) -> torch.Tensor | None:
-    """Return what the training of a residual model on a text needs; nothing for others."""
-    return model.study(ids_N) if isinstance(model, ResidualModel) else None
+BY_STEPS = [name for name in NAMES if name in SMOKE.runs and SMOKE.runs[name].training.steps]
+"""Those that steps of an optimiser train."""
 
 
-def block_of(entry: params.Entry) -> int:
-    """Return the characters of an entry's window."""
-    if isinstance(entry, params.Trained):
-        return entry.training.block
-    assert isinstance(entry, params.Counting | params.Mixed)
-    return entry.block
-
-
-def architecture_of(entry: params.Entry) -> dict[str, Any]:
-    """Return what a model is built from; of a mixture, what its members are built from too."""
-    if not isinstance(entry, params.Mixed):
-        return entry.architecture
-    members = [SMOKE.entry(member) for member in entry.members]
-    return {
-        "mixing": "linear" if entry.mixing == "best" else entry.mixing,
-        "members": [
-            {"model": of.model, "block": block_of(of), "architecture": architecture_of(of)}
-            for of in members
-        ],
-    }
+def fit(model, train_N, validation_N, plan, seed, on_point=None, on_steps=None, **options):
+    """Train a model and return its loss curve; options as of `Trainer`."""
+    trainer = Trainer(model, train_N, validation_N, plan, seed, **options)
+    return trainer.fit(on_point or (lambda point: None), on_steps or (lambda steps, nats: None))

@@ -5,19 +5,19 @@ experiment must succeed, and MLflow must show each exactly once, finished, with 
 its evaluation.
 """
 
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import dvc.api
 from mlflow import MlflowClient
 
 from tests.workspace import PROJECT, committed, copy_project, run
 
 GRID = {
-    "models.bigram.training.learning_rate": [0.003, 0.01, 0.03, 0.1],
-    "seeds.initialisation": [1, 2, 3, 4, 5, 6],
+    "++models.bigram.training.learning_rate": [0.003, 0.01, 0.03, 0.1],
+    "runs.bigram.seed": [1, 2, 3, 4, 5, 6],
 }
 WORKERS = 4
 POINTS = 3
@@ -46,8 +46,7 @@ def check(folder: Path) -> int:
     Raises:
         AssertionError: one is missing, there twice, or not whole.
     """
-    shown = json.loads(run(folder, "dvc", "exp", "show", "--json").stdout)
-    names = {experiment["name"] for experiment in shown[1]["experiments"]}
+    names = {row["Experiment"] for row in dvc.api.exp_show(str(folder)) if row["Experiment"]}
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tinyshakespeare")
     assert experiment is not None
@@ -68,9 +67,7 @@ def check(folder: Path) -> int:
         history = client.get_metric_history(each.info.run_id, "validation_nats")
         assert len(history) == POINTS, (name, len(history))
         assert "streaming.holdout.nats_per_char" in each.data.metrics, name
-        asked.add(
-            (each.data.params["training.learning_rate"], each.data.params["seeds.initialisation"])
-        )
+        asked.add((each.data.params["training.learning_rate"], each.data.params["seed"]))
     assert len(asked) == len(names)
     return len(names)
 

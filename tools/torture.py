@@ -14,11 +14,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from tests.workspace import PROJECT, at_scale, copy_project, environment, run
+from tests.workspace import PROJECT, copy_project, environment, run, trainable
 
 KINDS = (
     "perceptron_full_batch",
@@ -28,34 +27,9 @@ KINDS = (
     "rnn",
     "lstm",
     "shake_lstm",
-    "residual_lstm",
+    "ngram_lstm",
 )
 """All batches, all kinds of state, with and without dropout, SGD, Adam and AdamW; with counts."""
-
-STEPS = {"perceptron_full_batch": 20, "rnn": 100, "shake_lstm": 100, "residual_lstm": 100}
-"""Optimiser steps where they are not 400, so that each takes a few seconds."""
-
-
-def trainable(folder: Path, zoo: list[str], corpus: Path, **changes: Any) -> Path:
-    """Copy the project to where its models can be trained, with a snapshot at every moment."""
-    known = at_scale("smoke")
-    steps = {
-        f"{'residuals' if name in known.residuals else 'models'}__{name}__smoke__steps": (
-            STEPS.get(name, 400)
-        )
-        for name in zoo
-    }
-    copy_project(
-        folder,
-        zoo,
-        scale="smoke",
-        checkpoint_every=0.001,
-        corpus__sources=[str(corpus)],
-        **{**steps, **changes},
-    )
-    for stage in ("download", "encode"):
-        run(folder, "python", "-m", f"stages.{stage}")
-    return folder
 
 
 def contents(folder: Path, outs: list[str]) -> dict[str, bytes]:
@@ -119,11 +93,11 @@ def killed_again_and_again(
 def killed_under_dvc(folder: Path, name: str, kills: int, seed: int) -> None:
     """Kill `dvc repro` of a training, by turns its whole process group and DVC alone.
 
-    DVC's death leaves the training an orphan, which its successor must not share a snapshot with.
+    DVC's death leaves the training an orphan, which its successor must not share a checkpoint with.
 
     Args:
         folder: a copy of the project that DVC runs.
-        name: of the entry.
+        name: of the run.
         kills: how many have to meet a DVC that is running.
         seed: of the moments.
 
@@ -177,22 +151,26 @@ STAGES = {
     "download": ["data/raw/corpus.txt"],
     "encode": ["data/encoded"],
     "entropy": ["results/entropy.json", "results/entropy.csv"],
-    "evaluate --model bigram": ["results/bigram/metrics.json", "results/bigram/passage.json"],
+    "evaluate --model bigram": ["results/bigram/metrics.json", "results/bigram/excerpt.json"],
     "sample --model bigram --output results/bigram/sample.txt": ["results/bigram/sample.txt"],
-    "count --model kneser_ney": ["models/kneser_ney", "results/kneser_ney"],
-    "sources": ["reports/sources.json"],
+    "train --model kneser_ney": [
+        "models/kneser_ney",
+        "results/kneser_ney/curve.csv",
+        "results/kneser_ney/activations.json",
+    ],
     "report": [
         f"reports/{name}"
         for name in (
             "curves.json",
             "ladder.json",
             "leaderboard.json",
+            "published.json",
             "report.html",
             "validation_bits_per_char.json",
         )
     ],
 }
-"""What each stage that trains nothing writes."""
+"""What each stage that takes no steps writes."""
 
 
 def main(kills: int) -> None:

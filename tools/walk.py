@@ -1,11 +1,12 @@
-"""Run every command of README.md in a copy of the project: `python -m tools.walk`, or `make walk`.
+"""Run every command of the documents in copies of the project: `make walk`.
 
-The copy has a small zoo and the budgets of scale smoke; what a reader would put in for an example's
-names and paths is put in here. A command that is not run says why.
+A copy has a small zoo at scale smoke. What a reader would put in for an example's names and paths
+is put in here. A command that is not run says why.
 """
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tests.test_docs import blocks
-
+from tests.pipeline.test_docs import DOCUMENTS, blocks
 from tests.workspace import PROJECT, TINY, copy_project, environment, run
 
-ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "residual_lstm", "kneser_ney", "mixture")
+ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "ngram_lstm", "kneser_ney", "mixture")
 
 NOT_RUN = {
     "make test": "it is this project's own test suite",
@@ -91,9 +91,9 @@ def walk(folder: Path, command: str) -> str:
             os.killpg(process.pid, signal.SIGINT)
         status = process.wait()
         output.seek(0)
-        said = output.read()
-    assert answered if port is not None else status == 0, f"{command} gave {status}:\n{said}"
-    return said
+        text = output.read()
+    assert answered if port is not None else status == 0, f"{command} gave {status}:\n{text}"
+    return text
 
 
 def answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
@@ -111,30 +111,50 @@ def answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
 
 
 def main() -> None:
-    """Walk through README.md and say how many commands were run."""
-    ran, done = 0, set()
+    """Walk through every document, each in a copy of one finished project."""
+    count, done = 0, set[str]()
     with tempfile.TemporaryDirectory() as scratch:
-        project = Path(scratch) / "charlm"
-        project.mkdir()
-        prepare(project)
-        for block in blocks("README.md"):
-            folder = project
-            for command in block:
-                if command.startswith("cd "):
-                    folder /= command.removeprefix("cd ")
-                    continue
-                reason = next((why for part, why in NOT_RUN.items() if part in command), None)
-                if reason and command not in done:
+        finished = Path(scratch) / "finished" / "charlm"
+        finished.mkdir(parents=True)
+        prepare(finished)
+        walk(finished, "make repro")
+        afterwards(finished, "make repro")
+        for document in DOCUMENTS:
+            if not blocks(document):
+                continue
+            project = Path(scratch) / Path(document).stem / "charlm"
+            shutil.copytree(finished.parent, project.parent, symlinks=True)
+            print(document, flush=True)
+            count += walk_document(project, document, done)
+    print(f"{count} commands of {len(DOCUMENTS)} documents run, none failed")
+
+
+def walk_document(project: Path, document: str, done: set[str]) -> int:
+    """Run the commands of a document that were not run before; return how many there were.
+
+    Raises:
+        AssertionError: one failed, or showed a traceback.
+    """
+    count = 0
+    for block in blocks(document):
+        folder = project
+        for command in block:
+            if command.startswith("cd "):
+                folder /= command.removeprefix("cd ")
+                continue
+            reason = next((why for part, why in NOT_RUN.items() if part in command), None)
+            if reason:
+                if command not in done:
                     print(f"   -    {command}   (not run: {reason})", flush=True)
-                if not reason and (command not in done or folder != project):
-                    started = time.monotonic()
-                    said = walk(folder, command)
-                    print(f"{time.monotonic() - started:5.0f} s  {command}", flush=True)
-                    assert "Traceback" not in said, said
-                    ran += 1
-                    afterwards(project, command)
-                done.add(command)
-    print(f"{ran} commands of README.md run, none failed")
+            elif command not in done or folder != project or "exp" in command:
+                started = time.monotonic()
+                output = walk(folder, command)
+                print(f"{time.monotonic() - started:5.0f} s  {command}", flush=True)
+                assert "Traceback" not in output, output
+                count += 1
+                afterwards(project, command)
+            done.add(command)
+    return count
 
 
 def afterwards(project: Path, command: str) -> None:

@@ -1,9 +1,7 @@
 """All commands under one name, which a shell can complete: `charlm`, or `python -m charlm`."""
 
-import ast
-import importlib.util
+import importlib
 import sys
-from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,96 +9,83 @@ from click.shell_completion import CompletionItem
 from charlm.errors import UserError
 from charlm.files import project_root
 
-COMMANDS = {
-    "charlm": (
-        "check",
-        "compare",
-        "compress",
-        "ladder",
-        "play",
-        "register",
-        "search",
-        "server",
-        "summary",
-        "track",
-    ),
-    "stages": (
-        "adapt",
-        "assess",
-        "count",
-        "download",
-        "encode",
-        "entropy",
-        "evaluate",
-        "mix",
-        "refine",
-        "repeat",
-        "report",
-        "reproduce",
-        "sample",
-        "sources",
-        "train",
-    ),
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Stages, in the order of the graph": {
+        "download": ("stages.download", "Fetch the corpus and verify it."),
+        "encode": ("stages.encode", "Turn characters into ids, and split them."),
+        "entropy": ("stages.entropy", "Measure entropies, n-gram losses and compressors."),
+        "train": ("stages.train", "Train a run."),
+        "evaluate": ("stages.evaluate", "Score a model on every character of the holdout."),
+        "sample": ("stages.sample", "Draw text from a model."),
+        "ensemble": ("stages.ensemble", "Put two trained models together."),
+        "dynamic": ("stages.dynamic", "Score a model that goes on learning."),
+        "report": ("stages.report", "Write the leaderboard and report.html."),
+    },
+    "Look": {
+        "summary": ("charlm.report.summary", "Print the leaderboard."),
+        "play": ("charlm.serving.playground", "Open a page where models write side by side."),
+        "compare": ("charlm.report.compare", "Put two revisions side by side."),
+        "ladder": ("charlm.ladder", "Show how averaging becomes self-attention."),
+    },
+    "Share": {
+        "track": ("charlm.tracking.track", "Give MLflow a run of each model that has none."),
+        "register": ("charlm.serving.registry", "Add the models to MLflow's registry."),
+        "server": ("charlm.serving.server", "Start MLflow for a team."),
+        "compress": ("charlm.evaluation.compress", "Compress a text with a model, and restore it."),
+    },
+    "Develop": {
+        "check": ("charlm.check", "Check params.yaml."),
+        "search": ("charlm.search", "Search hyperparameters with DVC's queue."),
+    },
 }
-"""By package; a test compares them with the files."""
+"""By group: the name of each command, its module and one line about it.
+
+The line stands here because importing all commands takes seconds.
+"""
 
 
 class Commands(click.Group):
-    """Commands of which only the one that is asked for is imported: some take seconds."""
+    """Commands of which only the one that is asked for is imported."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return every name."""
-        return sorted(name for names in COMMANDS.values() for name in names)
+        """Return every name, group by group."""
+        return [name for group in COMMANDS.values() for name in group]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name."""
-        if not (module := self._module(cmd_name)):
-            return None
-        main = importlib.import_module(module).main
-        assert isinstance(main, click.Command)
-        return main
+        for group in COMMANDS.values():
+            if cmd_name in group:
+                try:
+                    # The stages are the project's, not the installed package's.
+                    sys.path.insert(0, str(project_root()))
+                except UserError as error:
+                    raise click.ClickException(str(error)) from None
+                command: click.Command = importlib.import_module(group[cmd_name][0]).main
+                return command
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a line for each command, from the text of its file."""
-        names = self.list_commands(ctx)
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, self._summary(name)) for name in names])
+        """Write a line for each command, under the title of its group."""
+        for title, group in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in group.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin so."""
         names = self.list_commands(ctx)
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
-    def _module(self, name: str) -> str | None:
-        package = next((package for package, names in COMMANDS.items() if name in names), None)
-        if package is None:
-            return None
-        try:
-            # The stages are the project's, not the installed package's.
-            sys.path.insert(0, str(project_root()))
-        except UserError as error:
-            raise click.ClickException(str(error)) from None
-        return f"{package}.{name}"
-
-    def _summary(self, name: str) -> str:
-        spec = importlib.util.find_spec(str(self._module(name)))
-        assert spec is not None
-        assert spec.origin is not None
-        for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name == "main":
-                return (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-        raise AssertionError(f"{spec.origin} has no main")
-
 
 @click.group(cls=Commands)
 def main() -> None:
-    """Stages of the pipeline and what goes with them, in the project's folder.
+    """Commands of the pipeline, to be used in the project's folder.
 
-    `charlm COMMAND` is `python -m stages.COMMAND` or `python -m charlm.COMMAND`.
+    New here? After `make repro`, try `charlm sample`, `charlm play` and `charlm compare`.
 
     \b
     Examples:
       charlm sample --model lstm --prompt "ROMEO:" --stream
+      charlm train --help
       eval "$(_CHARLM_COMPLETE=bash_source charlm)"    # or zsh_source, fish_source: Tab completes
     """
 

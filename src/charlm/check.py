@@ -1,4 +1,4 @@
-"""Check params.yaml before anything runs: `python -m charlm.check`."""
+"""The command `check`: params.yaml before anything runs."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def main(file: Path) -> None:
 
     \b
     Example:
-      python -m charlm.check
+      charlm check
     """
     settings = params.load(file)
     path = settings.corpus.path
@@ -43,8 +43,8 @@ def check_own_text(settings: params.Params, path: Path) -> None:
     from charlm.data import encoding
 
     lengths = encoding.lengths(encoding.scan(path).characters, settings.split)
-    for entry in settings.trained.values():
-        encoding.check_lengths(lengths, entry)
+    for run in settings.runs.values():
+        encoding.check_lengths(lengths, run)
 
 
 if __name__ == "__main__":

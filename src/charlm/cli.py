@@ -4,7 +4,6 @@ import functools
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -24,7 +23,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        _announce()
+        _announce(command.__doc__ or "")
         try:
             return command(*args, **kwargs)
         except UserError as error:
@@ -45,13 +44,11 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 @functools.cache
-def _announce() -> None:
-    """Say what begins, once a process: a stage may run others. Without DVC a user knows."""
+def _announce(help_text: str) -> None:
+    """Say what DVC begins, once per process: a stage may run others."""
     if stage := os.environ.get("DVC_STAGE"):
-        from charlm.announce import announcement
-
-        if line := announcement(stage, Path()):
-            click.echo(f"{stage}: {line}", err=True)
+        summary = " ".join(help_text.split("\n\n")[0].split())
+        click.echo(f"{stage}: {summary}", err=True)
 
 
 def model_option(explanation: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -65,7 +62,7 @@ def _matching_models(_: click.Context, __: click.Parameter, incomplete: str) -> 
     from charlm.config import params
 
     try:
-        return sorted(name for name in params.load().entries if name.startswith(incomplete))
+        return sorted(name for name in params.load().names if name.startswith(incomplete))
     except UserError:
         return []  # the command itself will say what is wrong
 

@@ -1,6 +1,6 @@
 """The averaging ladder: from a double loop to one self-attention head, rung by rung.
 
-    python -m charlm.ladder        shows that (1) = (2) = (3), what scaling does, what each costs
+    charlm ladder        shows that (1) = (2) = (3), what scaling does, and what each costs
 
 (1) a double loop                                the mean of x_1 .. x_t, for each t
 (2) a row-normalised triangle times x            the same mean as one matrix product
@@ -9,7 +9,7 @@
 
 An encoder block is (4) without the mask; in cross-attention keys and values come from elsewhere.
 
-Source: the "bigram to self-attention" document (section D of the table of sources); Vaswani et al.,
+Source: the "bigram to self-attention" document (document D of docs/published.md); Vaswani et al.,
 "Attention Is All You Need", 2017.
 
 Shapes: B batch, T time, S time of the source of keys and values, D width, K head size.
@@ -117,11 +117,11 @@ def _seconds(action: Callable[[], Tensor]) -> float:
 @click.command()
 @one_line_errors
 def main() -> None:
-    """Climb the ladder: equality, scaling, cost, and the unmasked and cross-attention variants.
+    """Show the averaging ladder: equality, scaling, cost, an encoder's head and cross-attention.
 
     \b
     Example:
-      python -m charlm.ladder
+      charlm ladder
     """
     generator = torch.Generator().manual_seed(0)
     x_BTD = torch.randn(4, 256, 32, generator=generator)
@@ -142,7 +142,7 @@ def main() -> None:
             same = (
                 f"largest difference from (1): {(out - first).abs().max().item():.1e}"
                 if out.shape == first.shape
-                else "weights depend on the data, so it is no mean any more"
+                else "its weights depend on the data: no mean any more"
             )
             click.echo(f"{name:20} {milliseconds:9.3f} ms   {same}")
         click.echo("\nvariance of q . k for N(0, 1) queries and keys of size 16:")
@@ -153,7 +153,7 @@ def main() -> None:
             probs = torch.softmax(torch.tensor(PUBLISHED_LOGITS) * factor, dim=0)
             click.echo(f"  {factor} x logits: " + ", ".join(f"{p:.4f}" for p in probs.tolist()))
         source_BSD = torch.randn(4, 10, 32, generator=generator)
-        click.echo("\nhow many characters the third of 256 looks at:")
+        click.echo("\nhow many characters the third of 256 attends to:")
         for name, weights in (
             ("masked (decoder)", head.weights(x_BTD)),
             ("unmasked (encoder)", encoder.weights(x_BTD)),

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from charlm.errors import UserError
 from charlm.models.base import LanguageModel
 
 if TYPE_CHECKING:
     from charlm.config.params import Sampling
+    from charlm.saved_model import Config
 
 FEW = 8
 """Characters in one call of the model up to which one thread is faster than several."""
@@ -109,30 +111,82 @@ def draw(
             inputs_BT = torch.cat([inputs_BT, drawn_B1], dim=1)[:, -context:]
 
 
-def draw_as(
-    settings: "Sampling",
-    model: LanguageModel,
-    block: int,
-    prompt_T: Tensor,
-    seed: int,
-) -> Iterator[Tensor]:
-    """Draw as params.yaml says; yields as `draw` does.
+class Writer:
+    """A saved model that writes, as the section `sampling` of params.yaml says.
 
     Args:
-        settings: what an entry draws.
+        model: in evaluation mode.
+        config: of the saved model.
+    """
+
+    def __init__(self, model: LanguageModel, config: "Config") -> None:
+        self._model, self._config = model, config
+        self._vocabulary = config.vocabulary
+        weights = [*model.parameters(), *model.buffers()]
+        self._device = weights[0].device
+
+    def spelt(self, sampling: "Sampling") -> "tuple[Sampling, str]":
+        """Return the sampling with a prompt that the corpus can spell, and what was replaced.
+
+        The first symbol of the vocabulary stands for a prompt with unknown characters; the message
+        is empty if there are none.
+        """
+        first = self._vocabulary.symbols[0]
+        try:
+            self._vocabulary.encode(sampling.prompt or first)
+        except UserError as error:
+            message = (
+                f"the prompt of params.yaml is replaced by the first symbol, {first!r}: {error}"
+            )
+            return sampling.model_copy(update={"prompt": first}), message
+        return sampling, ""
+
+    def texts(self, sampling: "Sampling") -> list[str]:
+        """Return the drawn texts, each with its prompt.
+
+        Raises:
+            UserError: the prompt has a character that the corpus does not have.
+        """
+        prompt = sampling.prompt or self._vocabulary.symbols[0]
+        columns = torch.stack(list(self._draw(sampling, prompt)), dim=1)
+        return [prompt + self._vocabulary.decode(row) for row in columns.tolist()]
+
+    def characters(self, sampling: "Sampling") -> Iterator[str]:
+        """Yield the prompt, then each character of the first text as it is drawn.
+
+        Raises:
+            UserError: as in `texts`.
+        """
+        prompt = sampling.prompt or self._vocabulary.symbols[0]
+        drawn = self._draw(sampling, prompt)
+        yield prompt
+        for ids_B in drawn:
+            yield self._vocabulary.decode(ids_B[:1].tolist())
+
+    def _draw(self, sampling: "Sampling", prompt: str) -> Iterator[Tensor]:
+        prompt_T = torch.tensor(self._vocabulary.encode(prompt)).long().to(self._device)
+        return draw_as(sampling, self._model, self._config.block, prompt_T)
+
+
+def draw_as(
+    sampling: "Sampling", model: LanguageModel, block: int, prompt_T: Tensor
+) -> Iterator[Tensor]:
+    """Draw as a section `sampling` says; yields as `draw` does.
+
+    Args:
+        sampling: the section.
         model: in evaluation mode.
         block: what `context: block` stands for, in characters.
         prompt_T: at least one id, on the model's device.
-        seed: same seed, same text.
     """
     return draw(
         model,
         prompt_T,
-        settings.length,
-        settings.samples,
-        torch.Generator().manual_seed(seed),
-        settings.temperature,
-        settings.top_k,
-        settings.top_p,
-        block if settings.context == "block" else settings.context,
+        sampling.length,
+        sampling.samples,
+        torch.Generator().manual_seed(sampling.seed),
+        sampling.temperature,
+        sampling.top_k,
+        sampling.top_p,
+        block if sampling.context == "block" else sampling.context,
     )

@@ -1,15 +1,14 @@
-"""Search hyperparameters where a grid will not do: `python -m charlm.search`.
+"""The command `search`: hyperparameters where a grid will not do.
 
-Values are proposed by Optuna's tree-structured Parzen estimator, or drawn at random; each trial is
-an experiment of DVC's queue, so that everything DVC and MLflow know of an experiment holds for it.
-The loss is the one that experiments are chosen by: validation bits per character, streaming.
+Optuna's tree-structured Parzen estimator proposes values, or they are drawn at random. Each trial
+is an experiment of DVC's queue, so DVC and MLflow show it like any other. The loss is the one that
+experiments are chosen by: validation bits per character, streaming.
 
 Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011; Akiba et al., "Optuna:
 A Next-generation Hyperparameter Optimization Framework", 2019.
 """
 
 import copy
-import json
 import re
 import subprocess
 import sys
@@ -41,7 +40,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Space:
-    """What one key of params.yaml may be: one of `choices`, or a number from `low` to `high`."""
+    """The values of one key of params.yaml: some `choices`, or numbers from `low` to `high`."""
 
     key: str
     choices: tuple[Any, ...] = ()
@@ -73,19 +72,21 @@ def read_space(text: str) -> Space:
     key, equals, values = text.partition("=")
     yaml = YAML(typ="safe", pure=True)
     parts = values.split("..") if ".." in values else values.split(",")
-    found = [yaml.load(part) for part in parts]
-    if not (key and equals) or len(found) < 2 or None in found:
+    ends = [yaml.load(part) for part in parts]
+    if not (key and equals) or len(ends) < 2 or None in ends:
         raise UserError(f"'{text}' is no search space (allowed: KEY=LOW..HIGH or KEY=ONE,OTHER)")
     if ".." not in values:
-        return Space(key, tuple(found))
-    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in found)
-    if len(found) != 2 or not numbers or found[0] >= found[1]:
+        return Space(key, tuple(ends))
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+    if len(ends) != 2 or not numbers or ends[0] >= ends[1]:
         raise UserError(f"'{text}': LOW must be a number below HIGH")
-    return Space(key, (), *found)
+    return Space(key, (), *ends)
 
 
 def check(spaces: list[Space], content: dict[str, Any]) -> None:
     """Refuse a space that params.yaml does not allow.
+
+    A key of `training` or `sampling` need not stand in the entry yet.
 
     Args:
         spaces: to be searched.
@@ -101,7 +102,8 @@ def check(spaces: list[Space], content: dict[str, Any]) -> None:
             *parents, last = space.key.split(".")
             for parent in parents:
                 inner = inner.get(parent) if isinstance(inner, dict) else None
-            if not isinstance(inner, dict) or last not in inner:
+            defaults = content.get(parents[-1], {}) if parents else {}
+            if not isinstance(inner, dict) or last not in {**inner, **defaults}:
                 raise UserError(f"params.yaml has no key {space.key}")
             inner[last] = value
             params.parse(changed, f"params.yaml with {space.key}={value}")
@@ -110,7 +112,7 @@ def check(spaces: list[Space], content: dict[str, Any]) -> None:
 def search(
     spaces: list[Space],
     trials: int,
-    at_once: int,
+    batch: int,
     sampler: "optuna.samplers.BaseSampler",
     measure: Callable[[list[Values]], list[tuple[str, float | None]]],
 ) -> list[tuple[float | None, str, Values]]:
@@ -119,7 +121,7 @@ def search(
     Args:
         spaces: what to propose.
         trials: how many.
-        at_once: proposals that are measured together; a round learns from those before it.
+        batch: proposals that are measured together; a batch learns from those before it.
         sampler: proposes.
         measure: returns the name and the loss of each experiment, None for one that failed.
 
@@ -132,7 +134,7 @@ def search(
     study = optuna.create_study(sampler=sampler)
     rows: list[tuple[float | None, str, Values]] = []
     while len(rows) < trials:
-        asked = [study.ask() for _ in range(min(at_once, trials - len(rows)))]
+        asked = [study.ask() for _ in range(min(batch, trials - len(rows)))]
         proposed = [{space.key: space.propose(trial) for space in spaces} for trial in asked]
         for trial, values, (name, loss) in zip(asked, proposed, measure(proposed), strict=True):
             rows.append((loss, name, values))
@@ -143,7 +145,7 @@ def search(
     return sorted(rows, key=lambda row: float("inf") if row[0] is None else row[0])
 
 
-def dvc(*arguments: str) -> str:
+def dvc_output(*arguments: str) -> str:
     """Run DVC and return what it prints.
 
     Raises:
@@ -158,28 +160,43 @@ def dvc(*arguments: str) -> str:
 
 def by_queue(proposed: list[Values], model: str, workers: int) -> list[tuple[str, float | None]]:
     """Measure proposals as experiments of DVC's queue; see `search`."""
-    names = []
-    for values in proposed:
-        flags = [word for key, value in values.items() for word in ("-S", f"{key}={value}")]
-        said = dvc("exp", "run", "--queue", *flags)
-        found = re.search(r"Queued experiment '([^']+)'", said)
-        if not found:
-            raise UserError(f"dvc exp run --queue: {' '.join(said.split())}")
-        names.append(found[1])
-    dvc("queue", "start", "-j", str(workers))
-    while True:
-        lines = [line.split() for line in dvc("queue", "status").splitlines()]
-        mine = {word: line[-1] for line in lines for word in line if word in names}
-        if not {"Queued", "Running"} & set(mine.values()):
-            break
+    import dvc.api
+
+    names = [queue(values) for values in proposed]
+    dvc_output("queue", "start", "-j", str(workers))
+    while waiting(names):
         time.sleep(POLL_S)
-    losses = {}
-    for revisions in json.loads(dvc("exp", "show", "--json")):
-        for experiment in revisions.get("experiments") or []:
-            data = (experiment["revs"][0].get("data") or {}) if experiment.get("revs") else {}
-            found_losses = data.get("metrics", {}).get(LOSSES, {}).get("data", {})
-            losses[experiment["name"]] = found_losses.get(model)
-    return [(name, losses.get(name)) for name in names]
+    rows = {row["Experiment"]: row for row in dvc.api.exp_show()}
+    return [(name, loss_of(rows.get(name, {}), model)) for name in names]
+
+
+def queue(values: Values) -> str:
+    """Queue an experiment with these values of params.yaml; return its name."""
+    # Two pluses set a key whether the entry has it yet or not.
+    flags = [word for key, value in values.items() for word in ("-S", f"++{key}={value}")]
+    output = dvc_output("exp", "run", "--queue", *flags)
+    name = re.search(r"Queued experiment '([^']+)'", output)
+    if not name:
+        raise UserError(f"dvc exp run --queue: {' '.join(output.split())}")
+    return name[1]
+
+
+def waiting(names: list[str]) -> bool:
+    """Return whether one of these experiments is still queued or running."""
+    for line in dvc_output("queue", "status").splitlines():
+        words = line.split()
+        if words and words[-1] in ("Queued", "Running") and set(words) & set(names):
+            return True
+    return False
+
+
+def loss_of(row: dict[str, Any], model: str) -> float | None:
+    """Return a model's loss in a row of `dvc exp show`; None if the experiment failed.
+
+    DVC names a column by its file too where a parameter has the same name.
+    """
+    loss: float | None = row.get(f"{LOSSES}:{model}", row.get(model))
+    return loss
 
 
 @click.command()
@@ -199,11 +216,11 @@ def main(
 
     \b
     Example:
-      python -m charlm.search --model bigram --trials 12 \\
+      charlm search --model bigram --trials 12 \\
           models.bigram.training.learning_rate=1e-4..1e-1 models.bigram.training.batch=16,32,64
     """
     settings = params.load()
-    settings.entry(model)
+    settings.named(model)
     read = [read_space(text) for text in spaces]
     check(read, YAML(typ="safe", pure=True).load(Path("params.yaml")))
 
@@ -214,10 +231,10 @@ def main(
         read, trials, workers, kind(seed=seed), lambda some: by_queue(some, model, workers)
     )
     for loss, name, values in rows:
-        said = "failed" if loss is None else f"{loss:.4f}"
-        click.echo(f"{said:>7}  {name:24}  {' '.join(f'{k}={v}' for k, v in values.items())}")
+        bits = "failed" if loss is None else f"{loss:.4f}"
+        click.echo(f"{bits:>7}  {name:24}  {' '.join(f'{k}={v}' for k, v in values.items())}")
     if rows[0][0] is not None:
-        click.echo(f"`dvc exp apply {rows[0][1]}` takes the best over")
+        click.echo(f"`dvc exp apply {rows[0][1]}` makes the best one yours")
 
 
 if __name__ == "__main__":

@@ -13,26 +13,37 @@ from charlm import tracking
 from tests.workspace import TINY, change, committed, copy_project, metrics, run, stages_run
 
 
+def without(folder: Path, *names: str) -> None:
+    """Leave runs out."""
+    yaml = YAML()
+    content = yaml.load(folder / "params.yaml")
+    for name in names:
+        del content["runs"][name]
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(content, file)
+
+
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory, corpus_path) -> Path:
-    """Three models and a reproduction, run once and committed, in a folder with a space."""
+    """Three entries and a run on all of the text, run once and committed; a space in the path."""
     folder = tmp_path_factory.mktemp("another project") / "charlm"
-    kept = {"scale": "smoke", "repeats": {}, "corpus__sources": [str(corpus_path)]}
-    copy_project(folder, ("bigram", "mlp", "residual_lstm"), **kept)
+    kept = {"scale": "smoke", "corpus__sources": [str(corpus_path)]}
+    copy_project(folder, ("bigram", "mlp", "ngram_lstm"), **kept)
+    without(folder, "bigram_2", "bigram_3")
     committed(folder)
     return folder
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
-def test_a_reproduction_is_in_no_ranking_but_in_the_table_of_sources(pipeline):
+def test_a_run_on_all_of_the_text_is_in_no_ranking_but_beside_published_figures(pipeline):
     """Its run in MLflow says so too."""
     content = metrics(pipeline, "mlp_all")
-    assert content["trained_on"] == "all"
+    assert content["text"] == "all"
     assert list(content["windowed"]) == ["seen"]
     assert content["windowed"]["seen"]["characters"] == 1_115_393
     assert "streaming" not in content
     assert "mlp_all" not in (pipeline / "reports/leaderboard.json").read_text()
-    found = json.loads((pipeline / "reports/sources.json").read_text())
+    found = json.loads((pipeline / "reports/published.json").read_text())
     rows = {(row["document"], row["figure"]): row for row in found["rows"]}
     assert rows["A", "H_1 / 1, bits per character"]["verdict"] == "reproduced"
     # 200 steps are not 10,000: what was not run is not compared.
@@ -40,7 +51,7 @@ def test_a_reproduction_is_in_no_ranking_but_in_the_table_of_sources(pipeline):
         ("C", "step 9,000, one batch of 1,024"),
         ("D", "step 10,000, one batch of 32 x 8"),
     ):
-        assert rows[figure]["verdict"] == "not run at the published budget"
+        assert rows[figure]["verdict"] == "not run at the published training"
         assert rows[figure]["ours"] is None
     assert found["this_run"]["mlp_all"]["full_pass"]["text"] == "seen"
     from mlflow import MlflowClient
@@ -48,13 +59,13 @@ def test_a_reproduction_is_in_no_ranking_but_in_the_table_of_sources(pipeline):
     client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tinyshakespeare")
     (logged,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'mlp_all'")
-    assert logged.data.tags["dvc.stage"] == "reproduce@mlp_all"
+    assert logged.data.tags["dvc.stage"] == "train@mlp_all"
     assert logged.data.metrics["windowed.seen.nats_per_char"] > 0
 
 
-def test_a_reproduction_follows_its_entry_and_comes_back_from_the_cache(pipeline):
+def test_all_runs_of_an_entry_follow_it_and_come_back_from_the_cache(pipeline):
     change(pipeline, models__mlp__smoke__steps=20)
-    both = ("train@mlp", "reproduce@mlp_all")
+    both = ("train@mlp", "train@mlp_all")
     assert set(stages_run(pipeline, *both)) == set(both)
     change(pipeline, models__mlp__smoke__steps=200)
     assert stages_run(pipeline, *both) == []
@@ -63,10 +74,10 @@ def test_a_reproduction_follows_its_entry_and_comes_back_from_the_cache(pipeline
 @pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
 def test_mlflow_is_brought_in_line_with_the_files(pipeline, tmp_path):
     """Another server gets every run once; the one that has them gets none."""
-    assert "4 models, 0 runs added" in run(pipeline, "python", "-m", "charlm.tracking.track").stderr
+    assert "4 models, 0 runs added" in run(pipeline, "charlm", "track").stderr
     uri = f"sqlite:///{tmp_path / 'other.db'}"
-    command = ("env", f"MLFLOW_TRACKING_URI={uri}", "python", "-m", "charlm.tracking.track")
-    assert "4 runs added: mlp, bigram, residual_lstm, mlp_all" in run(pipeline, *command).stderr
+    command = ("env", f"MLFLOW_TRACKING_URI={uri}", "charlm", "track")
+    assert "4 runs added: mlp, bigram, ngram_lstm, mlp_all" in run(pipeline, *command).stderr
     assert "4 models, 0 runs added" in run(pipeline, *command).stderr
 
     from mlflow import MlflowClient
@@ -95,12 +106,12 @@ def test_a_model_on_top_of_counts_is_trained_scored_ranked_and_drawn_from(pipeli
     (row,) = (
         row
         for row in json.loads((pipeline / "reports/leaderboard.json").read_text())
-        if row["model"] == "residual_lstm"
+        if row["model"] == "ngram_lstm"
     )
     # What the counts know of 90 % of the text, at least, which the smallest budget leaves there.
     assert row["streaming"]["holdout"]["nats_per_char"] < 1.55
-    assert len((pipeline / "results/residual_lstm/sample.txt").read_text()) > 100
-    assert "residual_lstm" in (pipeline / "reports/report.html").read_text()
+    assert len((pipeline / "results/ngram_lstm/sample.txt").read_text()) > 100
+    assert "ngram_lstm" in (pipeline / "reports/report.html").read_text()
 
 
 def test_an_own_corpus_is_a_dependency(pipeline):
@@ -125,7 +136,7 @@ def test_queued_experiments_find_their_corpus_and_share_one_database(pipeline, t
     inside.write_text(text[20_000:50_000])
     run(pipeline, "git", "add", "inside.txt")
     for name, path in (("outside", str(outside)), ("inside", "inside.txt")):
-        overrides = ["~models.mlp", "~reproductions.mlp_all", "~residuals.residual_lstm"]
+        overrides = ["~runs.mlp", "~runs.mlp_all", "~runs.ngram_lstm"]
         overrides += [f"corpus.path={path}", f"corpus.name={name}"]
         flags = [word for override in overrides for word in ("-S", override)]
         run(pipeline, "dvc", "exp", "run", "--queue", "-n", name, *flags)
@@ -156,8 +167,8 @@ UNIGRAM = '''"""Unigram: how often each symbol occurs, whatever came before it."
 import torch
 from torch import Tensor, nn
 
-from charlm.models.base import LanguageModel, State
 from charlm.config.schema import PositiveRate, Schema
+from charlm.models.base import LanguageModel, State
 
 
 class Architecture(Schema):
@@ -167,7 +178,7 @@ class Architecture(Schema):
 
 
 class Model(LanguageModel):
-    """One weight a symbol."""
+    """One weight per symbol."""
 
     context_length = 1
 
@@ -180,27 +191,117 @@ class Model(LanguageModel):
         return self.logits_V.expand(*ids_BT.shape, -1), None
 '''
 
+COUNTED = '''"""Unigram by counting, each symbol once more than it occurs."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from charlm.config.schema import Schema
+from charlm.models.base import LanguageModel, State
+
+
+class Architecture(Schema):
+    """It has no sizes."""
+
+    by_steps: ClassVar[bool] = False
+
+
+class Model(LanguageModel):
+    """One count per symbol."""
+
+    context_length = 1
+
+    def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.register_buffer("counts_V", torch.zeros(vocabulary_size, dtype=torch.int64))
+
+    def recount(self, ids_N: Tensor) -> None:
+        """Count every symbol."""
+        self.counts_V = torch.bincount(ids_N.long(), minlength=len(self.counts_V))
+
+    def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The same logits everywhere."""
+        logits_V = (self.counts_V + 1.0).log()
+        return logits_V.expand(*ids_BT.shape, -1), None
+'''
+
+ON_COUNTS = '''"""Bigram on top of unigram counts: a table that corrects them."""
+
+import torch
+from torch import Tensor, nn
+
+from charlm.config.schema import Schema
+from charlm.models.base import LanguageModel, State
+
+
+class Architecture(Schema):
+    """It has no sizes."""
+
+
+class Model(LanguageModel):
+    """Logits of the counts, and a correction for each symbol before."""
+
+    context_length = 1
+    features = 1
+
+    def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
+        super().__init__()
+        self.register_buffer("counts_V", torch.zeros(vocabulary_size, dtype=torch.int64))
+        self.correction = nn.Embedding(vocabulary_size, vocabulary_size)
+
+    def recount(self, ids_N: Tensor) -> None:
+        """Count every symbol."""
+        self.counts_V = torch.bincount(ids_N.long(), minlength=len(self.counts_V))
+
+    def prepare(self, ids_N: Tensor, advance=lambda characters: None) -> Tensor:
+        """The same features at every character."""
+        self.recount(ids_N)
+        logits_V = (self.counts_V + 1.0).log().half()
+        return logits_V.expand(len(ids_N) - 1, 1, -1)
+
+    def forward(self, ids_BT: Tensor, state: State = None, features_BTKV: Tensor | None = None):
+        """Correct the counts."""
+        logits = (self.counts_V + 1.0).log() if features_BTKV is None else features_BTKV[:, :, 0]
+        return self.correction(ids_BT) + logits, None
+'''
+
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
-def test_a_further_model_takes_one_file_and_one_entry(pipeline):
+def test_a_further_model_of_any_kind_takes_one_file_one_entry_and_one_line(pipeline):
     """As CONTRIBUTING says: nothing else is touched, nothing else is trained."""
-    (pipeline / "src/charlm/models/unigram.py").write_text(UNIGRAM)
-    bigram = YAML(typ="safe", pure=True).load(pipeline / "params.yaml")["models"]["bigram"]
-    entry = {**bigram, "model": "unigram", "architecture": {"start": 0.1}, "sampling": {}}
-    change(pipeline, models__unigram=entry)
+    common = {"sampling": {}, "quick": {}, "full": {}, "smoke": {}}
+    steps = {key: {"steps": 200, "validate_every": 100} for key in ("smoke", "quick", "full")}
+    kinds = {
+        "unigram": (UNIGRAM, {"start": 0.1}, {"block": 8, "learning_rate": 0.01}, steps),
+        "counted": (COUNTED, {}, {"block": 8}, {}),
+        "on_counts": (ON_COUNTS, {}, {"block": 8, "learning_rate": 0.01}, steps),
+    }
+    for name, (code, architecture, training, scales) in kinds.items():
+        (pipeline / f"src/charlm/models/{name}.py").write_text(code)
+        entry = {"model": name, "architecture": architecture, "training": training}
+        line = {"entry": name, "model": name, "text": "train", "seed": 1}
+        change(pipeline, **{f"models__{name}": {**entry, **common, **scales}})
+        change(pipeline, **{f"runs__{name}": line})
     ran = stages_run(pipeline)
-    assert ran == ["train@unigram", "evaluate@unigram", "sample@unigram", "sources", "report"]
+    each = {f"{stage}@{name}" for stage in ("train", "evaluate", "sample") for name in kinds}
+    assert set(ran) == {*each, "report"}
     rows = json.loads((pipeline / "reports/leaderboard.json").read_text())
-    found = next(row for row in rows if row["model"] == "unigram")
-    assert found["parameters"] == 65
-    assert 3.0 < found["streaming"]["holdout"]["nats_per_char"] < 4.3
+    nats = {row["model"]: row["streaming"]["holdout"]["nats_per_char"] for row in rows}
+    sizes = {row["model"]: row["parameters"] for row in rows}
+    assert [sizes[name] for name in kinds] == [65, 65, 65 + 65 * 65]
+    # The counts are the best unigram; trained weights come near it, and the table corrects it.
+    assert 3.3 < nats["counted"] < nats["unigram"] < 4.3
+    assert nats["on_counts"] < nats["counted"]
     assert "<h3>unigram</h3>" in (pipeline / "reports/report.html").read_text()
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tinyshakespeare")
-    (run_found,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'unigram'")
-    assert "streaming.holdout.nats_per_char" in run_found.data.metrics
+    for name in kinds:
+        found = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
+        assert "streaming.holdout.nats_per_char" in found[0].data.metrics
 
 
 JAPANESE = "春はあけぼの。やうやう白くなりゆく山際、\r\nすこしあかりて、紫だちたる雲\r\n"
@@ -214,7 +315,7 @@ def test_any_corpus_works_or_is_refused_in_one_line(pipeline, tmp_path):
     own.write_bytes((JAPANESE * 150).encode())
     change(folder, corpus__path="own.txt")
     done = run(folder, "dvc", "repro")
-    assert "beginning at the first symbol, '\\n'" in done.stderr
+    assert "is replaced by the first symbol, '\\n'" in done.stderr
     sample = (folder / "results/gpt/sample.txt").read_bytes().decode()
     assert set(
         sample.replace("=== sample 1 of 2 ===", "").replace("=== sample 2 of 2 ===", "")
@@ -224,8 +325,8 @@ def test_any_corpus_works_or_is_refused_in_one_line(pipeline, tmp_path):
     assert bits["bits_per_char"] < math.log2(len(set(JAPANESE)))
     found = json.loads((folder / "results/gpt/metrics.json").read_text())["streaming"]["holdout"]
     assert found["bits_per_byte"] < 0.7 * found["bits_per_char"]
-    table = json.loads((folder / "reports/sources.json").read_text())
-    assert "another corpus" in table["verdicts"]
+    # What is Shakespeare's own is not there.
+    assert json.loads((folder / "reports/published.json").read_text()) == {}
     own.write_text("To be, or not to be, that is the question. " * 7)
     done = run(folder, "dvc", "repro", check=False)
     assert done.returncode != 0

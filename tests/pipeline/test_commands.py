@@ -5,37 +5,62 @@ import subprocess
 import sys
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from charlm import __main__ as commands
 from tests.workspace import PROJECT
 
+MODULES = {
+    name: module for group in commands.COMMANDS.values() for name, (module, _) in group.items()
+}
+
+
+def commands_of(package: str, folder: str) -> set[str]:
+    """Return the modules in a folder that hold a command."""
+    root = PROJECT / folder
+    modules = [
+        ".".join([package, *path.relative_to(root).with_suffix("").parts])
+        for path in root.rglob("*.py")
+        if path.stem not in ("__main__", "__init__") and "def main" in path.read_text()
+    ]
+    found = {module: getattr(importlib.import_module(module), "main", None) for module in modules}
+    return {module for module, main in found.items() if isinstance(main, click.Command)}
+
 
 def test_every_command_of_the_project_is_there():
-    found = {
-        package: tuple(
-            sorted(
-                path.stem
-                for path in folder.glob("*.py")
-                if path.stem != "__main__"
-                and isinstance(
-                    getattr(importlib.import_module(f"{package}.{path.stem}"), "main", None),
-                    click.Command,
-                )
-            )
-        )
-        for package, folder in (("charlm", PROJECT / "src/charlm"), ("stages", PROJECT / "stages"))
-    }
-    assert found == commands.COMMANDS
+    found = commands_of("charlm", "src/charlm") | commands_of("stages", "stages")
+    assert found == set(MODULES.values())
 
 
-def test_help_lists_them_and_a_mistake_is_one_line(monkeypatch):
-    monkeypatch.chdir(PROJECT)
+def test_help_groups_the_commands_and_names_three_for_a_newcomer():
     shown = CliRunner().invoke(commands.main, ["--help"])
     assert shown.exit_code == 0
-    for names in commands.COMMANDS.values():
-        assert all(f"\n  {name} " in shown.output for name in names)
+    for title, group in commands.COMMANDS.items():
+        assert f"\n{title}:\n" in shown.output
+        for name, (_, line) in group.items():
+            assert f"\n  {name} " in shown.output
+            assert line in shown.output
+    for name in ("sample", "play", "compare"):
+        assert f"`charlm\n  {name}`" in shown.output or f"`charlm {name}`" in shown.output
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_command_has_an_example_under_that_name(name, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    shown = CliRunner().invoke(commands.main, [name, "--help"])
+    assert shown.exit_code == 0
+    assert f"charlm {name}" in shown.output or f"make {name}" in shown.output
+
+
+def test_a_mistake_is_one_line():
     assert "No such command 'samp'" in CliRunner().invoke(commands.main, ["samp"]).output
+
+
+def test_help_imports_no_command():
+    code = "import sys; from charlm.__main__ import main; main(['--help'], standalone_mode=False)\n"
+    code += "sys.exit(bool({'torch', 'mlflow', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_outside_of_the_project_it_says_so(tmp_path, monkeypatch):
@@ -44,6 +69,20 @@ def test_outside_of_the_project_it_says_so(tmp_path, monkeypatch):
     done = CliRunner().invoke(commands.main, ["sample", "--help"])
     assert done.exit_code == 1
     assert done.output.startswith("Error: no params.yaml in")
+
+
+def test_a_stage_says_what_it_does_when_dvc_begins_it(monkeypatch, capsys):
+    from charlm import cli
+
+    cli._announce.cache_clear()
+    monkeypatch.setenv("DVC_STAGE", "train@lstm")
+    cli._announce("Train a run\n    into models/.\n\n    More.")
+    cli._announce("Train a run\n    into models/.\n\n    More.")
+    assert capsys.readouterr().err == "train@lstm: Train a run into models/.\n"
+    cli._announce.cache_clear()
+    monkeypatch.delenv("DVC_STAGE")
+    cli._announce("By hand.")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_shell_completes_commands_options_and_models():

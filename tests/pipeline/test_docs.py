@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from typing import Any
 
 import click
 import pytest
@@ -13,11 +14,15 @@ from ruamel.yaml import YAML
 
 from charlm import __main__ as charlm
 from charlm.config import params
-from charlm.report import page, published
+from charlm.report import published
 from tests.workspace import PROJECT
 from tools import licences
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").glob("*.md")),
+)
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -65,7 +70,8 @@ def test_a_command_of_the_documents_exists(command):
     elif first == "charlm":
         command = charlm.main.get_command(click.Context(charlm.main), rest[0])
         assert command is not None
-        command.make_context(rest[0], rest[1:])
+        if "--help" not in rest:
+            command.make_context(rest[0], rest[1:])
     else:
         assert first in ("git", "cd", "source", "pip", "mlflow", "curl", "eval", "export"), command
 
@@ -83,14 +89,15 @@ def check_dvc(rest: list[str]) -> None:
             section, name = override[1:].split(".")
             del content[section][name]
             continue
-        # Hydra adds what begins with a plus, and refuses any other key that is not there.
-        last_is_new = override.startswith("+")
-        key, value = override.removeprefix("+").split("=", 1)
+        # Hydra adds what begins with a plus, and refuses any other key that is not there; two
+        # pluses do either.
+        signs = len(override) - len(override.lstrip("+"))
+        key, value = override.lstrip("+").split("=", 1)
         inner = content
         *parents, last = key.split(".")
         for parent in parents:
             inner = inner[parent]
-        assert (last in inner) != last_is_new, override
+        assert signs == 2 or (last in inner) == (signs == 0), override
         # DVC's choice sweeps queue one experiment a value.
         sweep = re.fullmatch(r"[^\[{,]+(,[^,]+)+", value)
         inner[last] = yaml.load(value.split(",")[0] if sweep else value)
@@ -139,30 +146,43 @@ def test_the_licences_of_all_pinned_packages_are_listed():
     assert (PROJECT / "docs/licences.md").read_text() == licences.table() + "\n"
 
 
-def test_the_result_table_is_the_committed_leaderboard():
+def committed(name: str) -> Any:
+    """Return a file of reports/ as it is in git's index."""
     shown = subprocess.run(
-        ["git", "show", ":reports/leaderboard.json"], cwd=PROJECT, capture_output=True, check=True
+        ["git", "show", f":reports/{name}"], cwd=PROJECT, capture_output=True, check=True
     )
-    text = (PROJECT / "README.md").read_text()
-    for row in json.loads(shown.stdout):
+    return json.loads(shown.stdout)
+
+
+def cell(leaf: dict[str, float]) -> str:
+    return f"{leaf['bits_per_char']:.4f} ({leaf['nats_per_char']:.4f})"
+
+
+def test_the_result_tables_are_the_committed_leaderboard():
+    results, readme = ((PROJECT / name).read_text() for name in ("docs/results.md", "README.md"))
+    rows = {row["model"]: row for row in committed("leaderboard.json")}
+    for name, row in rows.items():
         leaves = [row["streaming"][split] for split in ("validation", "test", "holdout")]
-        leaves.append(row["windowed"]["holdout"])
-        cells = [f"{leaf['bits_per_char']:.4f} ({leaf['nats_per_char']:.4f})" for leaf in leaves]
-        line = f"| `{row['model']}` | {row['parameters']:,} | {' | '.join(cells)} | "
-        assert line in text
+        leaves += [row[protocol]["holdout"] for protocol in ("windowed", "windowed_256")]
+        cells = " | ".join(map(cell, leaves))
+        assert f"| `{name}` | {row['parameters']:,} | {cells} | " in results
+    shown = re.findall(r"^\| `(\w+)` \|.*\| (\S+ \(\S+\)) \|$", readme, re.MULTILINE)
+    assert len(shown) == 8
+    for name, test in shown:
+        assert test == cell(rows[name]["streaming"]["test"])
 
 
 def test_the_table_of_verdicts_is_the_committed_one():
-    shown = subprocess.run(
-        ["git", "show", ":reports/sources.json"], cwd=PROJECT, capture_output=True, check=True
-    )
-    text = (PROJECT / "README.md").read_text()
-    rows = json.loads(shown.stdout)["rows"]
-    for letter, title in page.DOCUMENTS.items():
-        verdicts = [row["verdict"] for row in rows if row["document"] == letter]
-        counts = [
-            verdicts.count(verdict)
-            for verdict in (published.REPRODUCED, published.DIFFERS, published.NOT_RUN)
-        ]
+    content = committed("published.json")
+    text = (PROJECT / "docs/published.md").read_text()
+    compared = (published.REPRODUCED, published.DIFFERS, published.NOT_RUN)
+    for letter, title in content["documents"].items():
+        verdicts = [row["verdict"] for row in content["rows"] if row["document"] == letter]
+        counts = [verdicts.count(verdict) for verdict in compared]
+        counts.append(len(verdicts) - sum(counts))
         cells = " | ".join(map(str, [len(verdicts), *counts]))
         assert f"| {title} | {cells} |" in text
+
+
+def test_readme_fits_two_screens():
+    assert len((PROJECT / "README.md").read_text().splitlines()) <= 180

@@ -4,44 +4,32 @@ import ast
 import csv
 import json
 import re
+import shutil
 import statistics
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from charlm import models
+from charlm import models, saved_model
+from charlm.config import architectures
 from tests.workspace import PROJECT, TINY, change, committed, copy_project, metrics, run, stages_run
 
 GRAPH = {
     name: stage.get("do", stage)
     for name, stage in YAML(typ="safe", pure=True).load(PROJECT / "dvc.yaml")["stages"].items()
 }
-ZOO = ("bigram", "lstm")
-RANKED = (*ZOO, "kneser_ney", "mixture")
-REPEATS = ("bigram_2",)
-SECTIONS = {"refine": "residuals", "assess": "residuals", "count": "counted", "mix": "mixtures"}
-ENTRY_FILE = "src/charlm/models/${item.model}.py"
+ZOO = ("bigram", "lstm", "kneser_ney")
+RANKED = (*ZOO, "mixture")
+REPEATS = ("bigram_2", "bigram_3")
 INERT = {
     "stages/__init__.py",
-    "src/charlm/training/memory.py",
-    *(f"src/charlm/{name}.py" for name in ("__init__", "announce", "cli", "errors")),
-    *(
-        str(path.relative_to(PROJECT))
-        for package in ("config", "tracking")
-        for path in (PROJECT / "src/charlm" / package).glob("*.py")
-        if path.name != "training.py"
-    ),
-    *(
-        str(path.relative_to(PROJECT))
-        for path in (PROJECT / "src/charlm").glob("*/__init__.py")
-        if path.parent.name != "models"
-    ),
+    *(f"src/charlm/{name}.py" for name in ("cli", "errors", "files", "timings")),
 }
 """What runs in every stage and changes no output, so that its edits make nothing again.
 
-params.py, schema.py and memory.py only read and check: the values are dependencies by name. The
-stages' package only says where the code is.
+So are the packages config, which only reads and checks (the values are dependencies by name), and
+tracking, and what stands at the top of a package.
 """
 
 
@@ -85,27 +73,64 @@ def all_imports(file: str) -> set[str]:
     return seen
 
 
+def inert(file: str) -> bool:
+    inert_packages = ("src/charlm/config/", "src/charlm/tracking/")
+    return file in INERT or file.startswith(inert_packages) or file.endswith("__init__.py")
+
+
+def covers(dependency: str, file: str) -> bool:
+    """Return whether a dependency of dvc.yaml is a file or the package that it lies in."""
+    return file == dependency or file.startswith(f"{dependency}/")
+
+
+def code_of(architecture: str) -> set[str]:
+    """Return the files that an architecture is made of."""
+    return {file for file in all_imports(f"src/charlm/models/{architecture}.py") if not inert(file)}
+
+
 @pytest.mark.parametrize("stage", GRAPH)
 def test_a_stage_declares_exactly_the_code_that_it_imports(stage):
-    declared = {dep for dep in GRAPH[stage]["deps"] if dep.endswith(".py")}
-    needed = all_imports(f"stages/{stage}.py") - INERT
-    if stage == "sources":
-        # It builds two models by name, for a figure that only they have.
-        needed |= {"src/charlm/models/bigram.py", "src/charlm/models/rnn.py"}
-    elif "src/charlm/saved_model.py" in needed:
-        # It builds a model by name: one that is trained may import the base alone.
-        needed.add(ENTRY_FILE)
-        section = SECTIONS.get(stage, "models")
-        for name in models.names():
-            file = f"src/charlm/models/{name}.py"
-            if models.section(name) == section or stage in ("mix", "adapt"):
-                more = all_imports(file) - {file} - INERT
-                assert section != "models" or stage == "adapt" or more <= needed
-                needed |= more
-    if "src/charlm/models" in GRAPH[stage]["deps"]:
-        # A mixture's members may be of any model.
-        needed = {file for file in needed if not file.startswith("src/charlm/models/")}
-    assert declared == needed
+    deps = GRAPH[stage]["deps"]
+    declared = {dep for dep in deps if dep.startswith(("stages/", "src/"))}
+    needed = {file for file in all_imports(f"stages/{stage}.py") if not inert(file)}
+    if stage == "train":
+        # It builds its architecture by name.
+        for name in architectures.names():
+            own = {dep.replace("${item.model}", name) for dep in declared}
+            code = needed | code_of(name)
+            assert not [file for file in code if not any(covers(dep, file) for dep in own)], name
+        declared -= {"src/charlm/models/${item.model}.py"}
+        needed |= code_of("kneser_ney") - {"src/charlm/models/kneser_ney.py"}
+    if stage == "ensemble":
+        declared -= {"src/charlm/models/ensemble.py"}
+    if "models" in deps or any(dep.startswith("models/") for dep in deps):
+        # Of its architecture's code a saved model names the digest.
+        digested = ("src/charlm/models/", "src/charlm/ngrams/")
+        needed = {file for file in needed if file in declared or not file.startswith(digested)}
+    for file in needed:
+        assert any(covers(dep, file) for dep in declared), file
+    for dep in declared:
+        assert any(covers(dep, file) for file in needed), dep
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_the_digest_of_a_saved_models_code_covers_what_it_imports(name):
+    digested = (f"src/charlm/models/{name}.py", "src/charlm/models/base.py", "src/charlm/ngrams")
+    assert not [file for file in code_of(name) if not any(covers(d, file) for d in digested)]
+
+
+def test_the_digest_changes_with_the_code_and_with_no_other_architecture(tmp_path, monkeypatch):
+    package = tmp_path / "charlm"
+    shutil.copytree(PROJECT / "src/charlm", package)
+    monkeypatch.setattr(models, "FOLDER", package / "models")
+    names = ("gpt", "lstm")
+    before = [saved_model.code_digest(name) for name in names]
+    (package / "models/gpt.py").write_text("# another\n")
+    after = [saved_model.code_digest(name) for name in names]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+    (package / "ngrams/counting.py").write_text("# another\n")
+    assert saved_model.code_digest("lstm") != before[1]
 
 
 def test_the_import_reader_sees_what_a_stage_imports_late():
@@ -122,16 +147,15 @@ def test_every_stage_has_a_command_with_help_and_an_example():
         main = __import__(f"stages.{stage}", fromlist=["main"]).main
         result = CliRunner().invoke(main, ["--help"])
         assert result.exit_code == 0
-        assert f"\n    python -m stages.{stage}" in result.output
+        assert f"\n    charlm {stage}" in result.output
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory, corpus_path) -> Path:
     """The real graph in a folder with a space in its path, run once at scale smoke."""
     folder = tmp_path_factory.mktemp("a project") / "charlm"
-    repeated = {name: {"entry": "bigram", "model": "bigram", "seed": 11} for name in REPEATS}
-    kept = {**TINY, "repeats": repeated, "corpus__sources": ["gone.txt", str(corpus_path)]}
-    kept |= {"mixtures__mixture__first": "lstm", "mixtures__mixture__second": "kneser_ney"}
+    kept = {**TINY, "corpus__sources": ["gone.txt", str(corpus_path)]}
+    kept |= {"ensembles__mixture__first": "lstm", "ensembles__mixture__second": "kneser_ney"}
     copy_project(folder, RANKED, **kept)
     committed(folder)
     return folder
@@ -149,13 +173,14 @@ def test_metrics_have_the_agreed_form(pipeline):
         content = metrics(pipeline, name)
         assert list(content) == [
             "model",
-            "trained_on",
+            "text",
             "parameters",
             "context_length",
             "windowed",
+            "windowed_256",
             "streaming",
         ]
-        for way in ("windowed", "streaming"):
+        for way in ("windowed", "windowed_256", "streaming"):
             characters = {split: leaf["characters"] for split, leaf in content[way].items()}
             assert characters == {"validation": 55_770, "test": 55_770, "holdout": 111_540}
             leaf = content[way]["holdout"]
@@ -197,7 +222,7 @@ def test_several_seeds_have_a_spread(pipeline):
     assert [name for name, spread in found.items() if spread] == ["bigram"]
     names = ("bigram", *REPEATS)
     bits = [metrics(pipeline, n)["streaming"]["test"]["bits_per_char"] for n in names]
-    assert len(set(bits)) == 2
+    assert len(set(bits)) == 3
     assert found["bigram"]["streaming"]["test"] == {
         "mean_bits_per_char": pytest.approx(statistics.mean(bits)),
         "sd_bits_per_char": pytest.approx(statistics.stdev(bits)),
@@ -205,7 +230,8 @@ def test_several_seeds_have_a_spread(pipeline):
 
 
 def test_activations_are_recorded(pipeline):
-    for name in ZOO:
+    assert (pipeline / "results/kneser_ney/activations.json").read_text() == "{}\n"
+    for name in ("bigram", "lstm"):
         found = json.loads((pipeline / "results" / name / "activations.json").read_text())
         assert list(found) == ["initial", "trained"]
         first, last = found.values()
@@ -239,18 +265,13 @@ def test_one_mlflow_run_a_model_with_its_results(pipeline):
     assert "reports/report.html" in files
     for found in runs.values():
         assert found.data.tags["mlflow.parentRunId"] == whole.info.run_id
-    for name in REPEATS:
-        repeated = runs.pop(name)
-        assert repeated.data.tags["dvc.stage"] == f"repeat@{name}"
-        assert repeated.data.metrics["streaming.holdout.nats_per_char"] > 0
+    mixture = runs.pop("mixture")
+    assert mixture.data.tags["dvc.stage"] == "ensemble@mixture"
+    assert mixture.data.metrics["streaming.holdout.nats_per_char"] < 1.52
     counted = runs.pop("kneser_ney")
-    assert counted.data.tags["dvc.stage"] == "count@kneser_ney"
-    assert counted.data.metrics["streaming.holdout.nats_per_char"] == pytest.approx(
-        1.5165, abs=0.001
-    )
-    mixed = runs.pop("mixture")
-    assert mixed.data.tags["dvc.stage"] == "mix@mixture"
-    assert mixed.data.metrics["streaming.holdout.nats_per_char"] < 1.52
+    assert counted.data.tags["dvc.stage"] == "train@kneser_ney"
+    holdout = counted.data.metrics["streaming.holdout.nats_per_char"]
+    assert holdout == pytest.approx(1.5165, abs=0.001)
     for name, found in runs.items():
         assert found.info.status == "FINISHED"
         assert found.data.metrics["activations.initial.output.mean_abs"] > 0
@@ -269,7 +290,7 @@ def test_nothing_to_do_does_nothing(pipeline):
 
 def test_the_same_bytes_again(pipeline):
     before = (pipeline / "dvc.lock").read_bytes()
-    # What evaluates, mixes and draws runs twice in the test below, to the same lock.
+    # Evaluation, ensemble and sampling run twice in the test below, to the same lock.
     again = ["train@lstm", "report"]
     assert stages_run(pipeline, "--force", "--single-item", *again) == again
     assert (pipeline / "dvc.lock").read_bytes() == before
@@ -278,15 +299,15 @@ def test_the_same_bytes_again(pipeline):
 def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
     before = (pipeline / "dvc.lock").read_bytes()
     change(pipeline, models__lstm__smoke__steps=20)
-    last = ("evaluate@lstm", "sample@lstm", "adapt@lstm", "adapt@mixture")
-    assert sorted(stages_run(pipeline, *last)) == sorted(["train@lstm", "mix@mixture", *last])
+    last = ("evaluate@lstm", "sample@lstm", "dynamic@lstm", "dynamic@mixture")
+    assert sorted(stages_run(pipeline, *last)) == sorted(["train@lstm", "ensemble@mixture", *last])
     waiting = json.loads(run(pipeline, "dvc", "status", "--json").stdout)
-    assert sorted(waiting) == ["report", "sources"]
+    assert sorted(waiting) == ["report"]
     changed = metrics(pipeline, "lstm")
     change(pipeline, models__lstm__smoke__steps=50)
     # DVC's run cache keeps what git does not, so the model and its sample come back as they were;
     # the files that git keeps are made again in seconds.
-    assert stages_run(pipeline) == ["evaluate@lstm", "mix@mixture"]
+    assert stages_run(pipeline) == ["evaluate@lstm", "ensemble@mixture"]
     assert metrics(pipeline, "lstm") != changed
     assert (pipeline / "dvc.lock").read_bytes() == before
     shown = run(pipeline, "dvc", "metrics", "show", "--json").stdout
@@ -297,10 +318,10 @@ def test_one_entry_reruns_one_model_and_going_back_trains_nothing(pipeline):
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (("stages.train", "--model", "lstn"), "unknown model 'lstn' (did you mean 'lstm'?)"),
+        (("stages.train", "--model", "lstn"), "unknown run 'lstn' (did you mean 'lstm'?)"),
         (
             ("stages.evaluate", "--model", "x"),
-            "unknown model 'x' (allowed: bigram, lstm, kneser_ney, mixture, bigram_2)",
+            "unknown model 'x' (allowed: bigram, lstm, kneser_ney, bigram_2, bigram_3, mixture)",
         ),
         (("stages.sample", "--model", "lstm", "--top-k", "0"), "--top-k: input should be"),
         (("stages.sample", "--model", "lstm", "--temperature", "-1"), "--temperature: input"),

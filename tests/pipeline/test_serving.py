@@ -20,7 +20,7 @@ from charlm.files import write_json
 from charlm.serving import registry
 from stages import sample
 from tests.workspace import PROJECT, change
-from tests.zoo import SMOKE, architecture_of, build
+from tests.zoo import SMOKE, build, config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
 
@@ -48,14 +48,8 @@ def project(tmp_path_factory):
         patch.chdir(folder)
         client = tracking.Client(SMOKE.corpus.name, folder)
         for name, bits in BITS.items():
-            entry, at = SMOKE.entry(name), Path("models") / name
-            model, block = build(name, len(SYMBOLS))
-            architecture = architecture_of(entry)
-            saved_model.save(
-                at,
-                model,
-                saved_model.Config(entry.model, block, "train", SYMBOLS, architecture, {}, {}),
-            )
+            at = Path("models") / name
+            saved_model.save(at, build(name, len(SYMBOLS))[0], config(name, SYMBOLS))
             rank(name, bits)
             client.start(name, {}, {}, {"name": "text", "digest": "d", "source": "data/encoded"})
             client.finish({}, {"weights_sha256": tracking.weights_digest(at)}, [])
@@ -118,7 +112,7 @@ def test_a_served_model_writes_what_the_stage_writes(served, settings):
     name, model = served
     (text,) = model.predict({"prompt": PROMPT}, settings)
     assert text == drawn(name, prompt=PROMPT, **settings)
-    assert len(text) == len(PROMPT) + settings.get("length", SMOKE.entry(name).sampling.length)
+    assert len(text) == len(PROMPT) + settings.get("length", SMOKE.named(name).sampling.length)
 
 
 def test_each_of_several_prompts_is_drawn_as_if_alone(served):
@@ -166,7 +160,7 @@ def test_a_model_holds_safetensors_code_and_the_lock_and_nothing_pickled(project
         # Loading adds bytecode and, under its name in the registry, registered_model_meta.
         files = [path for path in folder.rglob("*.*") if path.parent.name != "__pycache__"]
         kinds = {path.suffix for path in files}
-        assert kinds == {".safetensors", ".json", ".py", ".j2", ".html", ".txt", ".yaml"}
+        assert kinds == {".safetensors", ".json", ".py", ".j2", ".html", ".typed", ".txt", ".yaml"}
         described = (folder / "MLmodel").read_text()
         assert "pickle" not in described
         assert "python_model" not in described

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tools.torture import trainable
+from tests.workspace import trainable
 
 STAGES = ("train", "evaluate", "sample")
 PLACES = {

@@ -34,8 +34,6 @@ def folder(tmp_path_factory, corpus_path):
             disk / "charlm",
             ("bigram", "kneser_ney"),
             scale="smoke",
-            repeats={},
-            reproductions={},
             checkpoint_every=0.001,
             corpus__sources=[str(corpus_path)],
         )

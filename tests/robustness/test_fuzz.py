@@ -24,6 +24,7 @@ from charlm.data import corpus, encoding
 from charlm.errors import UserError
 from stages import sample
 from tests.workspace import PROJECT, encode_text
+from tests.zoo import config
 
 TEXT = (PROJECT / "params.yaml").read_text()
 LOADED = params.load(PROJECT / "params.yaml")
@@ -175,9 +176,8 @@ ASKED = st.lists(st.sampled_from(list(OPTIONS)), min_size=1, max_size=3, unique=
 def writer(tmp_path_factory):
     """A folder with a model of five symbols."""
     folder = tmp_path_factory.mktemp("writer")
-    entry = LOADED.model("bigram")
-    config = saved_model.Config(entry.model, 8, "train", "\n abn", entry.architecture, {}, {})
-    saved_model.save(folder / "models/bigram", config.build(), config)
+    saved = config("bigram", "\n abn")
+    saved_model.save(folder / "models/bigram", saved.build(), saved)
     return folder
 
 
@@ -234,7 +234,7 @@ def drawn_or_refused(writer: Path, asked: dict[str, str]) -> None:
         ),
         ("--temperature nan", "--temperature: input should be a finite number, not nan"),
         ("--top-p inf", "--top-p: input should be a finite number, not inf"),
-        ("--seed -1", "--seed: must be from 0 to 2^63 - 1, not -1"),
+        ("--seed -1", "--seed: input should be greater than or equal to 0, not -1"),
         ("--context 10000001", "--context: must be a positive number up to 10,000,000, block or "),
     ],
 )

@@ -123,7 +123,7 @@ def folder(tmp_path_factory, corpus_path):
 @pytest.fixture(scope="module")
 def expected(folder, tmp_path_factory):
     """What MLflow holds if nothing fails."""
-    done = run(folder, "python", "-m", "charlm.tracking.track")
+    done = run(folder, "charlm", "track")
     assert done.stderr == "1 models, 0 runs added\n"
     return held(folder, tmp_path_factory.mktemp("read"))
 
@@ -188,6 +188,6 @@ def test_an_outage_costs_one_line_and_is_made_good_later(folder, expected, empty
     assert contents(folder, outs) == whole
     lines = said.read_text().splitlines()
     assert sorted(line.split(":")[0] for line in lines) == ["bigram", "warning"], lines
-    done = run(folder, "python", "-m", "charlm.tracking.track")
+    done = run(folder, "charlm", "track")
     assert done.stderr == "1 models, 1 runs added: bigram\n"
     assert held(folder, tmp_path) == expected

@@ -114,7 +114,7 @@ def test_a_pipeline_run_is_in_postgresql_and_its_files_are_in_the_bucket(
 
 def test_two_trainings_at_once_make_two_whole_runs(project, team, postgres, store, tmp_path):
     folders = [
-        clone(project, tmp_path / f"charlm{seed}", seeds__training=seed) for seed in (11, 12)
+        clone(project, tmp_path / f"charlm{seed}", runs__bigram__seed=seed) for seed in (11, 12)
     ]
     command = [sys.executable, "-m", "stages.train", "--model", "bigram"]
     trainings = [

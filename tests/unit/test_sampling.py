@@ -124,7 +124,7 @@ def test_outside_of_the_five_best_nothing_is_ever_drawn():
 
 def test_a_cropped_context_forgets_what_is_before_it():
     """A recurrent model that reads the last 4 again each time, against doing so by hand."""
-    architecture = SMOKE.model("lmnet").architecture
+    architecture = SMOKE.run("lmnet").architecture
     model = models.build("lmnet", 9, 8, architecture).eval()
     prompt = torch.tensor([1, 2, 3, 4, 5, 6])
     drawn = sampling.draw(

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from charlm import models, saved_model
 from charlm.errors import UserError
-from tests.test_fuzz import refusal
-from tests.zoo import SMOKE, architecture_of, build
+from tests import zoo
+from tests.robustness.test_fuzz import refusal
+from tests.zoo import build
 
 
 def config(name):
-    entry = SMOKE.entry(name)
-    return saved_model.Config(entry.model, 32, "train", "abc", architecture_of(entry), {}, {})
+    return zoo.config(name, "abc", 32)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ ODD = [
     *([], [1], {}, {"a": 1}, [[[]]], {"members": [{"model": "../x"}]}),
 ]
 KEYS = [*saved_model.Config.__dataclass_fields__, saved_model.DIGEST, "extra", "../x", ""]
-SIZES = list(architecture_of(SMOKE.entry("lstm")))
+SIZES = list(config("lstm").architecture)
 
 
 @settings(max_examples=100)

@@ -46,7 +46,8 @@ def test_values_that_params_yaml_refuses_are_refused_before_anything_runs(conten
 
 
 def test_a_good_space_passes(content):
-    check([read_space(f"{RATE}=1e-4..1e-1"), read_space("seeds.training=1,2")], content)
+    spaces = (f"{RATE}=1e-4..1e-1", "runs.bigram.seed=1,2", "models.bigram.training.clip=1.0,2.0")
+    check([read_space(space) for space in spaces], content)
 
 
 def valley(proposed):

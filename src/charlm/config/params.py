@@ -3,42 +3,41 @@
 Every message names the file, the key, what is wrong and what is allowed, in one line.
 """
 
-import difflib
 import functools
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from charlm import models
-from charlm.config.schema import (
-    Positive,
-    PositiveRate,
-    Rate,
-    Schema,
-    Share,
+from charlm.config import architectures
+from charlm.config.messages import (
+    check_keys,
+    check_mapping,
+    check_name,
+    named,
+    unknown,
+    validate,
 )
+from charlm.config.schema import Positive, PositiveRate, Rate, Schema, Share
 from charlm.config.training import Training
 from charlm.errors import UserError
 
-AnySchema = TypeVar("AnySchema", bound=Schema)
-AnyEntry = TypeVar("AnyEntry", bound=Schema)
 SCALES = ("smoke", "quick", "full")
-LONGEST = 1000
-"""Characters of a message."""
+ENTRY_KEYS = ("model", "architecture", "training", "sampling", *SCALES)
+LONGEST_MESSAGE = 1000
+"""Characters of a message: keys and values may hold anything, and any amount of it."""
 
 LONGEST_TEXT, MOST_DRAWN = 1_000_000, 10_000_000
-"""Characters of one drawn text, and of all that are drawn at once with what they go on from."""
+"""Characters of one drawn text, and of all that are drawn at once with their prompts."""
 
 LARGEST = {"layers": 1000}
 """What a size of an architecture can be, at most; 2^20 if it is not here."""
 
-NAME = "[a-z][a-z0-9_]{0,63}"
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+RunSeed = Annotated[int, Field(ge=0, lt=2**63 - 1)]  # batches have the next one
 
 
 class Corpus(Schema):
@@ -78,14 +77,6 @@ class Entropy(Schema):
         return self
 
 
-class Seeds(Schema):
-    """All randomness of the pipeline."""
-
-    initialisation: Seed
-    training: Seed
-    sampling: Seed
-
-
 class Sampling(Schema):
     """How text is drawn."""
 
@@ -96,6 +87,7 @@ class Sampling(Schema):
     top_p: Annotated[float, Field(gt=0, le=1)] | None
     context: Any
     samples: Annotated[int, Field(ge=1, le=1000)]
+    seed: Seed
 
     @field_validator("context")
     @classmethod
@@ -118,69 +110,62 @@ class Sampling(Schema):
         return self
 
 
-class Request(Sampling):
-    """What one call of a served model asks for."""
-
-    seed: Seed
-
-
-class Reproduction(Schema):
-    """An entry of `models` once more, trained as its document did: on all of the text."""
-
-    entry: str
-    model: str
-    trained_on: Literal["all"]
-
-
-class Repeat(Schema):
-    """An entry of `models` once more, with another seed for fresh weights and for training."""
-
-    entry: str
-    model: str
-    seed: Seed
-
-
 class Entry(Schema):
-    """A model of the zoo; `model` is its architecture."""
+    """An entry of `models` at the scale in use: an architecture, its sizes, how it is trained.
+
+    Attributes:
+        model: the architecture, a file of charlm.models.
+        architecture: its sizes.
+        training: the defaults, with what the entry does differently.
+        sampling: likewise.
+    """
 
     name: str
     model: str
-    trained_on: Literal["train", "all"]
     architecture: dict[str, Any]
+    training: Training
     sampling: Sampling
 
 
-class Trained(Entry):
-    """A model that is trained by steps, at one scale."""
+class Line(Schema):
+    """A line of `runs` as it stands in params.yaml."""
 
-    scale: str
-    training: Training
+    entry: str
+    model: str
+    text: Literal["train", "all"]
+    seed: RunSeed
 
 
-class Counting(Entry):
-    """A model that counts the training split once.
+class Run(Entry):
+    """One training: an entry, a text and a seed.
 
     Attributes:
-        block: characters a window of the windowed evaluation.
+        entry: its name.
+        text: train, or all of the text; a run on all of it has seen the holdout and is in no
+            ranking.
+        seed: of fresh weights; batches and dropout have the next one.
     """
 
-    block: Positive
+    entry: str
+    text: Literal["train", "all"]
+    seed: RunSeed
 
 
-class Mixed(Entry):
-    """A model made of two others.
+class Ensemble(Schema):
+    """Two trained models as one.
 
     Attributes:
-        first: a member, an entry of models, residuals, counted or, before this one, mixtures.
-        second: the other member.
+        first: a run on the training split, or an ensemble above this one.
+        second: likewise.
         mixing: how probabilities are put together; best: what validation likes better.
-        block: characters a window of the windowed evaluation.
+        sampling: how text is drawn.
     """
 
+    name: str
     first: str
     second: str
     mixing: Literal["linear", "geometric", "best"]
-    block: Positive
+    sampling: Sampling
 
     @property
     def members(self) -> tuple[str, str]:
@@ -188,7 +173,7 @@ class Mixed(Entry):
         return self.first, self.second
 
 
-class Adaptive(Schema):
+class Dynamic(Schema):
     """How a model learns from the characters that it has been scored on; units in params.yaml."""
 
     every: Positive
@@ -200,104 +185,76 @@ class Adaptive(Schema):
 
 
 class Params(Schema):
-    """The whole file; `models` and `residuals` hold each entry at the scale in use."""
+    """The whole file, with each entry at the scale in use."""
 
     scale: Literal["smoke", "quick", "full"]
     corpus: Corpus
     split: Split
     entropy: Entropy
-    seeds: Seeds
     processes: Positive
     checkpoint_every: PositiveRate
-    passage: Annotated[int, Field(ge=1, le=5000)]
+    excerpt: Annotated[int, Field(ge=1, le=5000)]
     sampling: Sampling
-    models: dict[str, Trained]
-    residuals: dict[str, Trained]
-    counted: dict[str, Counting]
-    mixtures: dict[str, Mixed]
-    adaptive: dict[str, Adaptive]
-    reproductions: dict[str, Reproduction]
-    repeats: dict[str, Repeat]
+    training: Training
+    models: dict[str, Entry]
+    runs: dict[str, Run]
+    ensembles: dict[str, Ensemble]
+    dynamic: dict[str, Dynamic]
 
     @property
-    def by_steps(self) -> dict[str, Trained]:
-        """What of the zoo is trained by steps, by name."""
-        return self.models | self.residuals
+    def names(self) -> list[str]:
+        """The names of everything that ends in a folder of models/: runs, then ensembles."""
+        return [*self.runs, *self.ensembles]
 
     @property
-    def ranked(self) -> dict[str, Entry]:
-        """The zoo, by name: everything that has not seen the holdout."""
-        return {**self.by_steps, **self.counted, **self.mixtures}
-
-    @property
-    def trained(self) -> dict[str, Trained]:
-        """Everything that is trained by steps, by name: the zoo's first, then the reproductions."""
-        return self.by_steps | {
-            name: self.models[copied.entry].model_copy(
-                update={"name": name, "trained_on": copied.trained_on}
-            )
-            for name, copied in self.reproductions.items()
+    def ranked(self) -> list[str]:
+        """The names in the ranking: the first run of each entry on train, then ensembles."""
+        first = {
+            run.entry: name for name, run in reversed(self.runs.items()) if run.text == "train"
         }
+        runs = [name for name, run in self.runs.items() if first.get(run.entry) == name]
+        return [*runs, *self.ensembles]
 
-    @property
-    def repeated(self) -> dict[str, Trained]:
-        """The entries of `models` with other seeds, by name of the repeat."""
-        return {
-            name: self.models[copied.entry].model_copy(update={"name": name})
-            for name, copied in self.repeats.items()
-        }
+    def repeats(self, name: str) -> list[str]:
+        """Return the runs that differ from a ranked one by their seed alone."""
+        if name not in self.runs:
+            return []
+        entry = self.runs[name].entry
+        same = [n for n, run in self.runs.items() if run.entry == entry and run.text == "train"]
+        return [other for other in same if other != name]
 
-    @property
-    def entries(self) -> dict[str, Entry]:
-        """Every model there is, by name."""
-        return {**self.ranked, **self.trained, **self.repeated}
-
-    def seeds_of(self, name: str) -> Seeds:
-        """Return the seeds that a model is trained with."""
-        if name not in self.repeats:
-            return self.seeds
-        seed = self.repeats[name].seed
-        return self.seeds.model_copy(update={"initialisation": seed, "training": seed})
-
-    def entry(self, name: str) -> Entry:
-        """Return any model's entry.
+    def named(self, name: str) -> Run | Ensemble:
+        """Return a run or an ensemble.
 
         Raises:
-            UserError: params.yaml has no such model.
+            UserError: params.yaml has neither.
         """
-        return _named("model", name, self.entries)
+        both: dict[str, Run | Ensemble] = {**self.runs, **self.ensembles}
+        return named("model", name, both)
 
-    def model(self, name: str) -> Trained:
-        """Return the entry of a model that is trained by steps.
+    def run(self, name: str) -> Run:
+        """Return a run.
 
         Raises:
-            UserError: params.yaml has no such model.
+            UserError: params.yaml has no such run.
         """
-        return _named("model", name, {**self.trained, **self.repeated})
+        return named("run", name, self.runs)
 
-    def counts(self, name: str) -> Counting:
-        """Return the entry of a model that counts.
+    def ensemble(self, name: str) -> Ensemble:
+        """Return an ensemble.
 
         Raises:
-            UserError: params.yaml has no such model.
+            UserError: params.yaml has no such ensemble.
         """
-        return _named("counted model", name, self.counted)
+        return named("ensemble", name, self.ensembles)
 
-    def mixed(self, name: str) -> Mixed:
-        """Return the entry of a mixture.
+    def learner(self, name: str) -> Dynamic:
+        """Return how a model learns in dynamic evaluation.
 
         Raises:
-            UserError: params.yaml has no such mixture.
+            UserError: `dynamic` in params.yaml has no such model.
         """
-        return _named("mixture", name, self.mixtures)
-
-    def adapts(self, name: str) -> Adaptive:
-        """Return how a model adapts.
-
-        Raises:
-            UserError: `adaptive` in params.yaml has no such model.
-        """
-        return _named("adaptive model", name, self.adaptive)
+        return named("entry of dynamic", name, self.dynamic)
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
@@ -318,7 +275,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
     return _load(text, path)
 
 
-@functools.lru_cache(maxsize=1)  # a stage that runs others asks for it again
+@functools.lru_cache(maxsize=1)
 def _load(text: str, path: Path) -> Params:
     try:
         # YAML 1.2, as DVC reads it: 1e-3 is a number and a repeated key is an error.
@@ -341,76 +298,197 @@ def parse(content: Any, where: str) -> Params:
     try:
         return _parse(content, where)
     except UserError as error:
-        # Keys and values may hold anything, and any amount of it.
         line = " ".join(str(error).split())
-        raise UserError(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...") from None
+        if len(line) > LONGEST_MESSAGE:
+            line = f"{line[:LONGEST_MESSAGE]} ..."
+        raise UserError(line) from None
 
 
 def _parse(content: Any, where: str) -> Params:
+    """Check the parts first, so that a message names the key as the user wrote it."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: must be a mapping with {', '.join(Params.model_fields)}")
-    _check_keys(content, Params.model_fields, where, "")
-    if not isinstance(content["models"], dict) or not content["models"]:
-        raise UserError(f"{where}: models: must be a mapping with at least one entry")
-    for section in ("residuals", "counted", "mixtures"):
-        if not isinstance(content[section], dict):
-            raise UserError(f"{where}: {section}: must be a mapping ({{}} if empty)")
-    sampling = _validate(
-        Sampling, content["sampling"], lambda key: f"{where}: sampling{'.' * bool(key)}{key}"
-    )
+    check_keys(content, Params.model_fields, where, "")
+    for section in ("training", "sampling", "models", "runs", "ensembles", "dynamic"):
+        check_mapping(content[section], f"{where}: {section}")
+    if not content["runs"]:
+        raise UserError(f"{where}: runs: must have at least one run")
+    sampling = validate(Sampling, content["sampling"], f"{where}: sampling")
+    validate(Training, content["training"], f"{where}: training")
     # Every scale of every model is checked, so that a mistake shows before it is needed.
-    chosen = content["scale"] if content["scale"] in SCALES else "quick"
-    by_steps: dict[str, dict[Any, Trained]] = {}
-    for section in ("models", "residuals"):
-        by_steps[section] = {}
-        for name, entry in content[section].items():
-            at_scale = {
-                scale: _entry(name, entry, section, scale, sampling, where) for scale in SCALES
-            }
-            by_steps[section][name] = at_scale[chosen]
-    settings = _validate(
-        Params,
-        {
-            **content,
-            **by_steps,
-            "counted": {
-                name: _counting(name, entry, sampling, where)
-                for name, entry in content["counted"].items()
-            },
-            "mixtures": {
-                name: _mixed(name, entry, sampling, where)
-                for name, entry in content["mixtures"].items()
-            },
-        },
-        lambda key: f"{where}: {key}",
+    scale = content["scale"] if content["scale"] in SCALES else "quick"
+    entries: dict[Any, Entry] = {}
+    for name, entry in content["models"].items():
+        described = _Described(name, entry, content["training"], sampling, where)
+        entries[name] = {each: described.at(each) for each in SCALES}[scale]
+    runs = {name: _run(name, line, entries, where) for name, line in content["runs"].items()}
+    ensembles: dict[Any, Ensemble] = {}
+    for name, entry in content["ensembles"].items():
+        ensembles[name] = _ensemble(name, entry, runs, ensembles, sampling, where)
+    settings = validate(
+        Params, {**content, "models": entries, "runs": runs, "ensembles": ensembles}, where
     )
-    for section in by_steps:
-        for name, trained in getattr(settings, section).items():
-            batch = trained.training.batch
-            if batch is not None and batch < settings.processes:
+    for entry in entries.values():
+        batch = entry.training.batch
+        if batch is not None and batch < settings.processes:
+            raise UserError(
+                f"{where}: processes: {settings.processes} processes cannot share batches of "
+                f"{batch} sequences (models.{entry.name}.{scale})"
+            )
+    _check_dynamic(settings, where)
+    return settings
+
+
+class _Described:
+    """An entry of `models` as it stands in params.yaml.
+
+    Args:
+        name: of the entry.
+        entry: its content.
+        defaults: the section `training`.
+        sampling: the section `sampling`.
+        where: name of the file, for messages.
+    """
+
+    def __init__(
+        self, name: Any, entry: Any, defaults: dict[str, Any], sampling: Sampling, where: str
+    ) -> None:
+        check_name(name, f"{where}: models")
+        self._name, self._entry, self._defaults = name, entry, defaults
+        self._key = f"{where}: models.{name}"
+        check_mapping(entry, self._key)
+        check_keys(entry, ENTRY_KEYS, where, f"models.{name}.")
+        for part in ENTRY_KEYS[1:]:
+            check_mapping(entry[part], f"{self._key}.{part}")
+        allowed = architectures.names()
+        if entry["model"] not in allowed:
+            raise UserError(f"{self._key}.model: {unknown('model', entry['model'], allowed)}")
+        self._schema = architectures.sizes(entry["model"])
+        self._sampling = _sampling(entry, self._key, sampling)
+
+    def at(self, scale: str) -> Entry:
+        """Return the entry at a scale: the parts joined and checked."""
+        places = self._places(scale)
+        sizes: dict[str, Any] = {}
+        plan = dict(self._defaults)
+        for setting, part in places.items():
+            chosen = sizes if setting in self._schema.model_fields else plan
+            chosen[setting] = self._entry[part][setting]
+        for setting in self._schema.model_fields:
+            if setting not in sizes:
                 raise UserError(
-                    f"{where}: processes: {settings.processes} processes cannot share batches of "
-                    f"{batch} sequences ({section}.{name}.{trained.scale})"
+                    f"{self._key}.{scale}: '{setting}' is missing "
+                    f"(it belongs there or in models.{self._name}.architecture)"
                 )
-    known = list(settings.models)
-    for section in ("residuals", "counted", "mixtures"):
-        for name, entry in getattr(settings, section).items():
-            key = f"{where}: {section}.{name}"
-            if name in known:
-                raise UserError(f"{key}: the zoo has an entry of this name already")
-            if isinstance(entry, Mixed):
-                _check_members(entry, known, key)
-            known.append(name)
-    for name in settings.adaptive:
-        # Counts have no gradients.
-        able = [*settings.by_steps, *settings.mixtures]
+
+        def locate(setting: str) -> str:
+            first = setting.split("[")[0].split(".")[0]
+            place = f"{self._key}.{places.get(first, scale)}"
+            return f"{place}.{setting}" if setting else place
+
+        validate(self._schema, sizes, locate)
+        check_sizes(sizes, locate)
+        training = validate(Training, plan, locate)
+        counted = training.steps is None and training.epochs is None
+        if counted and self._schema.by_steps:
+            raise UserError(f"{self._key}.{scale}: 'steps' is missing (a number, or epochs)")
+        if not counted and not self._schema.by_steps:
+            raise UserError(f"{self._key}.{scale}: a model that only counts has no steps or epochs")
+        return Entry(
+            name=self._name,
+            model=self._entry["model"],
+            architecture=sizes,
+            training=training,
+            sampling=self._sampling,
+        )
+
+    def _places(self, scale: str) -> dict[str, str]:
+        """Return the part of the entry that each setting stands in; it may stand in one alone."""
+        sizes, plan = [*self._schema.model_fields], [*Training.model_fields]
+        known = {"architecture": sizes, "training": plan, scale: [*sizes, *plan]}
+        places: dict[str, str] = {}
+        for part, settings in known.items():
+            for setting in self._entry[part]:
+                if setting not in settings:
+                    raise UserError(f"{self._key}.{part}: {unknown('key', setting, settings)}")
+                if setting in places:
+                    raise UserError(
+                        f"{self._key}.{part}.{setting}: also stands in "
+                        f"models.{self._name}.{places[setting]}; keep one"
+                    )
+                places[setting] = part
+        return places
+
+
+def _run(name: Any, line: Any, entries: Mapping[Any, Entry], where: str) -> Run:
+    """Check a line of `runs` and join it with its entry."""
+    check_name(name, f"{where}: runs")
+    key = f"{where}: runs.{name}"
+    check_mapping(line, key)
+    checked = validate(Line, line, key)
+    if checked.entry not in entries:
+        raise UserError(
+            f"{key}.entry: {unknown('entry of models', checked.entry, entries)}; "
+            "without it, leave this run out too"
+        )
+    entry = entries[checked.entry]
+    if checked.model != entry.model:
+        raise UserError(f"{key}.model: must be {entry.model}, as in models.{checked.entry}")
+    parts = {field: getattr(entry, field) for field in ("architecture", "training", "sampling")}
+    return Run(name=name, **checked.model_dump(), **parts)
+
+
+def _ensemble(
+    name: Any,
+    entry: Any,
+    runs: Mapping[Any, Run],
+    before: Mapping[Any, Ensemble],
+    sampling: Sampling,
+    where: str,
+) -> Ensemble:
+    """Check an entry of `ensembles`, whose members are runs or ensembles before it."""
+    check_name(name, f"{where}: ensembles")
+    key = f"{where}: ensembles.{name}"
+    if name in runs:
+        raise UserError(f"{key}: there is a run of this name; choose another")
+    check_mapping(entry, key)
+    fields = [field for field in Ensemble.model_fields if field != "name"]
+    check_keys(entry, fields, where, f"ensembles.{name}.")
+    own = _sampling(entry, key, sampling)
+    checked = validate(Ensemble, {**entry, "name": name, "sampling": own}, key)
+    able = [*(other for other, run in runs.items() if run.text == "train"), *before]
+    for place, member in zip(("first", "second"), checked.members, strict=True):
+        if member not in able:
+            raise UserError(
+                f"{key}.{place}: {unknown('run', member, able)}; without it, leave {name} out too"
+            )
+    if checked.first == checked.second:
+        raise UserError(f"{key}.second: {checked.second} is the first member already")
+    return checked
+
+
+def _check_dynamic(settings: Params, where: str) -> None:
+    """Refuse dynamic evaluation of what is not there, or has no weights to move."""
+    able = [
+        *(
+            name
+            for name, run in settings.runs.items()
+            if run.text == "train" and architectures.sizes(run.model).by_steps
+        ),
+        *settings.ensembles,
+    ]
+    for name in settings.dynamic:
         if name not in able:
             raise UserError(
-                f"{where}: adaptive.{name}: {_unknown('model', name, able)}; "
+                f"{where}: dynamic.{name}: {unknown('run', name, able)}; "
                 "without it, leave this out too"
             )
-    _check_copies(settings, where)
-    return settings
+
+
+def _sampling(entry: dict[str, Any], key: str, sampling: Sampling) -> Sampling:
+    """Return an entry's own sampling; what it leaves out is taken from the one given."""
+    check_mapping(entry["sampling"], f"{key}.sampling")
+    return validate(Sampling, {**sampling.model_dump(), **entry["sampling"]}, f"{key}.sampling")
 
 
 def override(sampling: Sampling, given: Mapping[str, Any]) -> Sampling:
@@ -420,23 +498,23 @@ def override(sampling: Sampling, given: Mapping[str, Any]) -> Sampling:
         UserError: a value is impossible; the message names the option.
     """
     changes = {key: value for key, value in given.items() if value is not None}
-    return _validate(
+    return validate(
         Sampling,
         {**sampling.model_dump(), **changes},
         lambda key: f"--{key.replace('_', '-')}" if key else "sampling",
     )
 
 
-def request(values: Mapping[str, Any]) -> Request:
+def request(values: Mapping[str, Any]) -> Sampling:
     """Check what a call of a served model asks for.
 
     Raises:
         UserError: a value is impossible; the message begins with its key.
     """
-    return _validate(Request, values, str)
+    return validate(Sampling, values, str)
 
 
-def check_sizes(sizes: Any, locate: Callable[[str], str], key: str = "") -> None:
+def check_sizes(sizes: Any, locate: Any, key: str = "") -> None:
     """Refuse what no model is as large as.
 
     Args:
@@ -455,234 +533,3 @@ def check_sizes(sizes: Any, locate: Callable[[str], str], key: str = "") -> None
             check_sizes(value, locate, key)
     elif type(sizes) is int and sizes > (largest := LARGEST.get(key, 1 << 20)):
         raise UserError(f"{locate(key)}: must be at most {largest:,}, not {sizes}")
-
-
-def _check_name(name: Any, where: str) -> None:
-    """Refuse a name that could not be a folder, a key and a stage."""
-    if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        raise UserError(
-            f"{where}: '{name}' cannot be a name (small letters, digits and _, at most 64)"
-        )
-
-
-def _check_copies(settings: Params, where: str) -> None:
-    """Refuse a reproduction or a repeat of what is not there, or under a name that is taken."""
-    taken = list(settings.ranked)
-    for section in ("reproductions", "repeats"):
-        for name, copied in getattr(settings, section).items():
-            key = f"{where}: {section}.{name}"
-            _check_name(name, f"{where}: {section}")
-            if name in taken:
-                raise UserError(f"{key}: the zoo has an entry of this name; choose another")
-            if copied.entry not in settings.models:
-                raise UserError(
-                    f"{key}.entry: {_unknown('model', copied.entry, settings.models)}; "
-                    "without it, leave this out too"
-                )
-            architecture = settings.models[copied.entry].model
-            if copied.model != architecture:
-                raise UserError(f"{key}.model: must be {architecture}, as in models.{copied.entry}")
-            taken.append(name)
-
-
-def _check_members(entry: Mixed, known: list[str], key: str) -> None:
-    """Refuse members that are not there, or not there yet, and one member twice."""
-    for place, member in zip(("first", "second"), entry.members, strict=True):
-        if member not in known:
-            raise UserError(
-                f"{key}.{place}: {_unknown('model', member, known)}; "
-                f"without it, leave {entry.name} out too"
-            )
-    if entry.first == entry.second:
-        raise UserError(f"{key}.second: {entry.second} is the first member already")
-
-
-def _described(
-    name: Any, entry: Any, section: str, parts: Iterable[str], where: str
-) -> type[Schema]:
-    """Check what an entry of `section` is made of and return its architecture's schema."""
-    key = f"{section}.{name}"
-    _check_name(name, f"{where}: {section}")
-    if not isinstance(entry, dict):
-        raise UserError(f"{where}: {key}: must be a mapping")
-    _check_keys(entry, parts, where, f"{key}.")
-    allowed = [model for model in models.names() if models.section(model) == section]
-    if entry["model"] not in allowed:
-        raise UserError(f"{where}: {key}.model: {_unknown('model', entry['model'], allowed)}")
-    return models.architecture(entry["model"])
-
-
-def _drawn(entry: dict[str, Any], key: str, sampling: Sampling, where: str) -> Sampling:
-    """Return an entry's own sampling; what it leaves out is taken from the one given."""
-    drawn = entry["sampling"]
-    if not isinstance(drawn, dict):
-        raise UserError(f"{where}: {key}.sampling: must be a mapping ({{}} if empty)")
-    return _validate(
-        Sampling,
-        {**sampling.model_dump(), **drawn},
-        lambda setting: f"{where}: {key}.sampling{'.' * bool(setting)}{setting}",
-    )
-
-
-def _counting(name: Any, entry: Any, sampling: Sampling, where: str) -> Counting:
-    """Check an entry of `counted`."""
-    key = f"counted.{name}"
-    parts = ("model", "architecture", "block", "sampling")
-    described = _described(name, entry, "counted", parts, where)
-    if not isinstance(entry["architecture"], dict):
-        raise UserError(f"{where}: {key}.architecture: must be a mapping ({{}} if empty)")
-    _validate(
-        described,
-        entry["architecture"],
-        lambda setting: f"{where}: {key}.architecture{'.' * bool(setting)}{setting}",
-    )
-    content = {
-        **entry,
-        "name": name,
-        "trained_on": "train",
-        "sampling": _drawn(entry, key, sampling, where),
-    }
-    return _validate(Counting, content, lambda setting: f"{where}: {key}.{setting}")
-
-
-def _mixed(name: Any, entry: Any, sampling: Sampling, where: str) -> Mixed:
-    """Check an entry of `mixtures`, but not whether its members are there."""
-    key = f"mixtures.{name}"
-    parts = ("model", "first", "second", "mixing", "block", "sampling")
-    _described(name, entry, "mixtures", parts, where)
-    content = {
-        **entry,
-        "name": name,
-        "trained_on": "train",
-        "architecture": {},
-        "sampling": _drawn(entry, key, sampling, where),
-    }
-    return _validate(Mixed, content, lambda setting: f"{where}: {key}.{setting}")
-
-
-def _entry(
-    name: Any, entry: Any, section: str, scale: str, sampling: Sampling, where: str
-) -> Trained:
-    """Join a model's architecture, training and scale sections and check the result.
-
-    A key stands in exactly one of the three, so that what one reads is what one gets.
-    """
-    key = f"{section}.{name}"
-    parts = ("model", "architecture", "training", "sampling", *SCALES)
-    described = _described(name, entry, section, parts, where)
-    sections = {"architecture": described.model_fields, "training": Training.model_fields}
-    home: dict[str, str] = {}
-    for part in ("architecture", "training", scale):
-        if not isinstance(entry[part], dict):
-            raise UserError(f"{where}: {key}.{part}: must be a mapping ({{}} if empty)")
-        known = sections.get(part) or (
-            [*described.model_fields, *Training.model_fields] if part == scale else []
-        )
-        for setting in entry[part]:
-            if setting not in known:
-                raise UserError(f"{where}: {key}.{part}: {_unknown('key', setting, known)}")
-            if setting in home:
-                raise UserError(
-                    f"{where}: {key}.{part}.{setting}: also stands in "
-                    f"{key}.{home[setting]}; keep one"
-                )
-            home[setting] = part
-    settings = {s: entry[part][s] for s, part in home.items()}
-    for part, fields in sections.items():
-        for setting in fields:
-            if setting not in settings:
-                raise UserError(
-                    f"{where}: {key}.{scale}: '{setting}' is missing "
-                    f"(it belongs there or in {key}.{part})"
-                )
-
-    def locate(setting: str) -> str:
-        first = setting.split("[")[0].split(".")[0]
-        place = f"{where}: {key}.{home.get(first, scale)}"
-        return f"{place}.{setting}" if setting else f"{where}: {key}.{scale}"
-
-    values = {s: settings[s] for s in described.model_fields}
-    _validate(described, values, locate)
-    check_sizes(values, locate)
-    training = _validate(Training, {s: settings[s] for s in Training.model_fields}, locate)
-    return Trained(
-        name=name,
-        model=entry["model"],
-        scale=scale,
-        trained_on="train",
-        architecture=values,
-        training=training,
-        sampling=_drawn(entry, key, sampling, where),
-    )
-
-
-def _validate(schema: type[AnySchema], values: Any, locate: Callable[[str], str]) -> AnySchema:
-    """Build a schema, or say in one line what is wrong with the first bad key.
-
-    Args:
-        schema: what to build.
-        values: a mapping.
-        locate: turns a key inside the schema ("" for the whole) into where the user wrote it.
-    """
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A misspelled key is missing too, but it is the misspelling that wants mending.
-        first = next((of for of in found if of["type"] == "extra_forbidden"), found[0])
-        location, message = first["loc"], first["msg"].removeprefix("Value error, ")
-        key = ""
-        for part in location:
-            if isinstance(part, int):
-                key += f"[{part}]"
-            else:
-                key += f".{part}" if key else part
-        if first["type"] == "extra_forbidden":
-            known = _fields(schema, location[:-1])
-            message = _unknown("key", location[-1], known)
-        elif first["type"] == "missing":
-            message = "missing"
-        elif first["type"] != "value_error":
-            message = f"{message[0].lower()}{message[1:]}, not {first['input']!r}"
-        raise UserError(f"{locate(key)}: {message}") from None
-
-
-def _fields(schema: type[Schema], location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that are allowed at a location inside a schema."""
-    inner: Any = schema
-    for part in location:
-        if get_origin(inner) is dict:
-            inner = get_args(inner)[1]
-        else:
-            inner = inner.model_fields[str(part)].annotation
-    return list(inner.model_fields)
-
-
-def _check_keys(mapping: Mapping[Any, Any], known: Iterable[str], where: str, prefix: str) -> None:
-    """Refuse unknown keys (with the nearest right one) and missing ones."""
-    known = list(known)
-    for key in mapping:
-        if key not in known:
-            raise UserError(f"{where}: {prefix}{key}: {_unknown('key', key, known)}")
-    for key in known:
-        if key not in mapping:
-            raise UserError(f"{where}: {prefix}{key}: missing")
-
-
-def _unknown(kind: str, name: Any, known: Iterable[str]) -> str:
-    """Say that a name is unknown, with the nearest known one, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"allowed: {', '.join(known) or 'none'}"
-    return f"unknown {kind} '{name}' ({hint})"
-
-
-def _named(kind: str, name: str, known: Mapping[str, AnyEntry]) -> AnyEntry:
-    """Return an entry by its name.
-
-    Raises:
-        UserError: there is none; the message has the nearest name, or all of them.
-    """
-    if name not in known:
-        raise UserError(_unknown(kind, name, known))
-    return known[name]

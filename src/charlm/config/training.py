@@ -1,4 +1,4 @@
-"""How one model is trained at one scale: a part of params.yaml that has a rule of its own."""
+"""How a model is trained: the training configuration, a part of params.yaml."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,7 +9,10 @@ from charlm.errors import UserError
 
 
 class Training(Schema):
-    """How one model is trained at one scale; units are in params.yaml."""
+    """How one model is trained at one scale; units are in params.yaml.
+
+    A model that only counts has neither steps nor epochs.
+    """
 
     batches: Literal["windows", "streams", "everything"]
     batch: Positive | None
@@ -35,8 +38,8 @@ class Training(Schema):
     def _fits_together(self) -> Self:
         if (self.batch is None) != (self.batches == "everything"):
             raise ValueError("batch must be null with batches: everything, and a number otherwise")
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("one of steps and epochs must be a number and the other null")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("one of steps and epochs must be null")
         if self.steps is not None and self.warmup >= self.steps:
             raise ValueError(f"warmup ({self.warmup}) must be below steps ({self.steps})")
         if self.final_learning_rate > self.learning_rate:
@@ -46,12 +49,12 @@ class Training(Schema):
             )
         return self
 
-    def characters_a_step(self, characters: int) -> int:
+    def characters_per_step(self, characters: int) -> int:
         """Return how many characters a step predicts, on a text of a given length."""
         return (self.batch or characters - self.block) * self.block
 
     def steps_on(self, characters: int) -> int:
-        """Return the budget in steps on a text of a given length.
+        """Return the number of steps on a text of a given length; 0 for a model that only counts.
 
         An epoch is as many batches as hold the text once, at least one, whichever way they are
         drawn: 87 of 128 x 100 characters in tiny Shakespeare.
@@ -59,9 +62,8 @@ class Training(Schema):
         Raises:
             UserError: the warm-up would not end before the training.
         """
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None
+        if self.epochs is None:
+            return self.steps or 0
         per_batch = (self.batch or characters) * self.block
         steps = self.epochs * max(1, (characters - 1) // per_batch)
         if self.warmup >= steps:

@@ -14,12 +14,20 @@ DRAWN_AT_ONCE = 100
 
 
 class Batch(NamedTuple):
-    """Inputs and the characters that follow each of them."""
+    """Inputs and the characters that follow each of them.
+
+    Attributes:
+        inputs_BT: ids.
+        targets_BT: ids of the next characters.
+        fresh: whether the batch starts elsewhere than where the last one ended, so that no state is
+            carried into it.
+        features_BTKV: what `prepare` of a model on top of counts returned for each input.
+    """
 
     inputs_BT: Tensor
     targets_BT: Tensor
     fresh: bool
-    """Whether the batch does not go on where the last one ended, so that no state carries over."""
+    features_BTKV: Tensor | None = None
 
 
 def windows(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -28,7 +36,7 @@ def windows(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -
     Args:
         ids_N: the split, at least block + 1 characters, on any device.
         batch: number of windows, B.
-        block: characters a window, T.
+        block: characters per window, T.
         generator: a CPU generator, so that every device sees the same windows.
     """
     offsets_T = torch.arange(block + 1, device=ids_N.device)
@@ -49,7 +57,7 @@ def streams(ids_N: Tensor, batch: int, block: int, generator: torch.Generator) -
     Args:
         ids_N: the split, at least (batch + 1) * block characters, on any device.
         batch: number of streams, B.
-        block: characters a piece, T; gradients end at its start, the state goes on.
+        block: characters per piece, T; gradients end at its start, the state goes on.
         generator: a CPU generator.
 
     Raises:
@@ -75,7 +83,7 @@ def everything(ids_N: Tensor, batch: None, block: int, generator: None = None) -
     Args:
         ids_N: the split, at least block + 1 characters, on any device.
         batch: not used: the batch is the whole text.
-        block: characters a window, T.
+        block: characters per window, T.
         generator: not used: nothing is drawn.
     """
     taken = ids_N.unfold(0, block + 1, 1).long()
@@ -88,3 +96,20 @@ KINDS: dict[str, Callable[..., Iterator[Batch]]] = {
     "streams": streams,
     "everything": everything,
 }
+
+
+def with_features(
+    positions: Iterator[Batch], ids_N: Tensor, features_NKV: Tensor
+) -> Iterator[Batch]:
+    """Turn batches of positions into batches of ids with their features.
+
+    Batches hold positions so that precomputed features can be gathered together with the ids.
+
+    Args:
+        positions: batches drawn from 0, 1, ..., N - 1 instead of a text.
+        ids_N: the text.
+        features_NKV: of each character but the last.
+    """
+    for inputs_BT, targets_BT, fresh, _ in positions:
+        ids_BT, next_BT = ids_N[inputs_BT].long(), ids_N[targets_BT].long()
+        yield Batch(ids_BT, next_BT, fresh, features_NKV[inputs_BT])

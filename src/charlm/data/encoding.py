@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm.config.params import Split, Trained
+from charlm.config.params import Run, Split
 from charlm.data.vocabulary import Vocabulary, code_points
 from charlm.errors import UserError
 from charlm.files import read_json, sha256, write_json, writing
@@ -143,28 +143,35 @@ def encode(
     return vocabulary.decode(np.flatnonzero(~seen))
 
 
-def check_lengths(lengths: dict[str, int], entry: Trained) -> None:
-    """Refuse splits that are too short for a model's batches.
+def check_lengths(lengths: dict[str, int], run: Run) -> None:
+    """Refuse splits that are too short for a run's batches.
 
     Args:
         lengths: characters of each split.
-        entry: the model as params.yaml describes it.
+        run: of params.yaml.
 
     Raises:
         UserError: a split is too short; the message has the numbers.
     """
-    batch, block = entry.training.batch, entry.training.block
+    if not (run.training.steps or run.training.epochs):
+        return  # a model that only counts has no batches
+    batch, block = run.training.batch, run.training.block
     # A stream's start is drawn from the first block, so B streams need a block more.
-    streams = batch if batch and entry.training.batches == "streams" else 0
+    streams = batch if batch and run.training.batches == "streams" else 0
     train = max((streams + 1) * block, block + 1)
     needed = {"train": train, "validation": block + 1, "test": block + 1}
     for split in SPLITS:
         if lengths[split] < needed[split]:
             raise UserError(
-                f"the {split} split has {lengths[split]:,} characters, but {entry.name} needs at "
+                f"the {split} split has {lengths[split]:,} characters, but {run.name} needs at "
                 f"least {needed[split]:,} (block {block}, batch {batch}): use a longer text, or "
-                f"smaller ones in models.{entry.name} of params.yaml"
+                f"smaller ones in models.{run.entry} of params.yaml"
             )
+
+
+def load_splits(folder: Path) -> dict[str, Ids]:
+    """Read the ids of all splits; errors as in `load_split`."""
+    return {split: load_split(folder, split) for split in SPLITS}
 
 
 def load_split(folder: Path, split: str) -> Ids:

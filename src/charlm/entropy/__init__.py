@@ -1,1 +1,1 @@
-"""What the text itself allows: estimators, counts of counts, compressors. Imports data, ngrams."""
+"""The text's own entropy: estimators, counts of counts, compressors. May import data and ngrams."""

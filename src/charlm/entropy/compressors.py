@@ -1,7 +1,7 @@
-"""What general compressors make of the text: opponents that learn as they go.
+"""How small general compressors make the text.
 
-A compressor adapts to the very text it is measured on, so its figures stand beside static models
-only as a reference. The holdout costs what it adds: size(all of the text) - size(training split).
+A compressor learns from the very text that it is measured on, so its figures are only a reference
+beside models that do not. The holdout costs what it adds: size(whole text) - size(training split).
 
 Source: Cleary and Witten, "Data Compression Using Adaptive Coding and Partial String Matching",
 1984; Shkarin, "PPM: One Step to Practicality", 2002 (PPMd, variant H).
@@ -25,18 +25,18 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": lambda text: bz2.compress(text, 9),
     "ppmd": lambda text: pyppmd.compress(text, max_order=PPMD_ORDER, mem_size=PPMD_MEMORY),
 }
-"""Each at its strongest; ppmd looks 6 characters back."""
+"""Each at its strongest level; ppmd looks 6 characters back."""
 
 
-def bits(train: bytes, rest: bytes) -> dict[str, dict[str, int]]:
-    """Return for each compressor the bits of the whole text, and what the rest adds to `train`.
+def bits(train: bytes, holdout: bytes) -> dict[str, dict[str, int]]:
+    """Return for each compressor the bits of the whole text, and those that the holdout adds.
 
     Args:
         train: the training split in UTF-8.
-        rest: what comes after it, in UTF-8.
+        holdout: what comes after it, in UTF-8.
     """
-    found = {}
+    sizes = {}
     for name, compress in COMPRESSORS.items():
-        whole = 8 * len(compress(train + rest))
-        found[name] = {"whole": whole, "holdout": whole - 8 * len(compress(train))}
-    return found
+        whole = 8 * len(compress(train + holdout))
+        sizes[name] = {"whole": whole, "holdout": whole - 8 * len(compress(train))}
+    return sizes

@@ -1,22 +1,23 @@
-"""Entropies of n-grams: what the counts claim, and what four estimators make of them.
+"""Entropies of n-grams from their counts, by four estimators.
 
     H_n = -sum over n-grams g of p(g) log2 p(g)             bits per n-gram
     H(X | k previous) = H_(k+1) - H_k, with both counted over the same positions
 
-The estimators of H from N draws of which K are distinct, f_1 occur once, and c is a count:
+The estimators of H from N n-grams, of which G are distinct and f_1 occur once; c is a count:
 
     plug-in         p(g) = c / N: the entropy of this text's own counts, far too low once most
                     n-grams occur once
-    Miller-Madow    plug-in + (K - 1) / 2N nats
+    Miller-Madow    plug-in + (G - 1) / 2N nats
     Grassberger     ln N - (1/N) sum of c G(c),
                     G(c) = psi(c) + (-1)^c (psi((c + 1) / 2) - psi(c / 2)) / 2
     Chao-Shen       -sum of q ln q / (1 - (1 - q)^N),  q = (1 - f_1 / N) c / N
 
-None is right where nearly every n-gram occurs once; how far they part there is the finding.
+None is right where nearly every n-gram occurs once. How far they differ there shows how little the
+text says about such orders.
 
 Source: Shannon, "Prediction and Entropy of Printed English", 1951; Miller, 1955; Grassberger,
 "Entropy Estimates from Insufficient Samplings", 2003; Chao and Shen, 2003; the entropy notebook
-(section A of the table of sources).
+(document A of docs/published.md).
 
 Shapes: K different counts.
 """
@@ -29,48 +30,49 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from charlm.entropy.counts_of_counts import Spectrum
+from charlm.entropy.counts_of_counts import OrderCounts
 from charlm.ngrams.counting import Ints
 
 Floats = NDArray[np.float64]
 
 
-def plug_in(values: Ints, how_many: Ints) -> float:
+def plug_in(counts_K: Ints, frequencies_K: Ints) -> float:
     """Return the entropy of relative frequencies, in nats.
 
     Args:
-        values: the different counts, each positive.
-        how_many: how many n-grams have each. Equal counts are added together, so that the sum has
-            few terms and little rounding.
+        counts_K: the different counts, each positive.
+        frequencies_K: how many n-grams have each count. The sum then has few terms and little
+            rounding.
     """
-    total = values @ how_many
-    return float(np.log(total) - (values * how_many * np.log(values)).sum() / total)
+    total = counts_K @ frequencies_K
+    return float(np.log(total) - (counts_K * frequencies_K * np.log(counts_K)).sum() / total)
 
 
-def miller_madow(values: Ints, how_many: Ints) -> float:
+def miller_madow(counts_K: Ints, frequencies_K: Ints) -> float:
     """Return Miller's estimate, in nats; arguments as in `plug_in`."""
-    return plug_in(values, how_many) + float((how_many.sum() - 1) / (2 * (values @ how_many)))
+    correction = (frequencies_K.sum() - 1) / (2 * (counts_K @ frequencies_K))
+    return plug_in(counts_K, frequencies_K) + float(correction)
 
 
-def grassberger(values: Ints, how_many: Ints) -> float:
+def grassberger(counts_K: Ints, frequencies_K: Ints) -> float:
     """Return Grassberger's estimate of 2003, in nats; arguments as in `plug_in`."""
-    signs = 1.0 - 2.0 * (values % 2)
-    halves = digamma((values + 1) / 2) - digamma(values / 2)
-    terms = values * (digamma(values) + signs * halves / 2)
-    total = values @ how_many
-    return float(np.log(total) - (how_many * terms).sum() / total)
+    signs = 1.0 - 2.0 * (counts_K % 2)
+    halves = digamma((counts_K + 1) / 2) - digamma(counts_K / 2)
+    terms = counts_K * (digamma(counts_K) + signs * halves / 2)
+    total = counts_K @ frequencies_K
+    return float(np.log(total) - (frequencies_K * terms).sum() / total)
 
 
-def chao_shen(values: Ints, how_many: Ints) -> float:
+def chao_shen(counts_K: Ints, frequencies_K: Ints) -> float:
     """Return Chao and Shen's estimate, in nats; arguments as in `plug_in`."""
-    total = int(values @ how_many)
-    once = int(how_many[values == 1].sum())
-    # With all of them seen once nothing would be covered: one less is the usual way out.
+    total = int(counts_K @ frequencies_K)
+    once = int(frequencies_K[counts_K == 1].sum())
+    # If all occur once, coverage would be 0: one less is the usual remedy.
     coverage = 1 - min(once, total - 1) / total if total > 1 else 1.0
-    q = coverage * values / total
-    with np.errstate(divide="ignore"):  # q is 1 where there is one n-gram alone: it is surely seen
+    q = coverage * counts_K / total
+    with np.errstate(divide="ignore"):  # q is 1 for a single distinct n-gram, which is surely seen
         seen = -np.expm1(total * np.log1p(-q))
-    return float(-(how_many * q * np.log(q) / seen).sum())
+    return float(-(frequencies_K * q * np.log(q) / seen).sum())
 
 
 ESTIMATORS: dict[str, Callable[[Ints, Ints], float]] = {
@@ -83,7 +85,7 @@ ESTIMATORS: dict[str, Callable[[Ints, Ints], float]] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one estimator makes of one order.
+    """The entropy of one order by one estimator.
 
     Attributes:
         bits: H_n, in bits per n-gram.
@@ -106,10 +108,10 @@ class Order:
 
     Attributes:
         order: n, in characters.
-        ngrams: n-grams in the text, overlapping.
-        distinct: different ones.
-        once_share: share of the distinct ones that occur once.
-        estimates: by the name of the estimator.
+        ngrams: number of n-grams in the text, overlapping.
+        distinct: number of different ones, G.
+        once_share: share of the different ones that occur once.
+        estimates: by name of the estimator.
     """
 
     order: int
@@ -119,43 +121,50 @@ class Order:
     estimates: dict[str, Estimate]
 
 
-def estimate(values: Ints, how_many: Ints) -> dict[str, float]:
+def estimate(counts_K: Ints, frequencies_K: Ints) -> dict[str, float]:
     """Return each estimator's entropy in bits; arguments as in `plug_in`.
 
     >>> round(estimate(np.array([1, 2]), np.array([2, 1]))["plug_in"], 12)
     1.5
     """
-    return {name: kind(values, how_many) / math.log(2) for name, kind in ESTIMATORS.items()}
+    return {
+        name: estimator(counts_K, frequencies_K) / math.log(2)
+        for name, estimator in ESTIMATORS.items()
+    }
 
 
-def statistics(spectra: list[Spectrum], bytes_per_char: float) -> list[Order]:
+def statistics(counted: list[OrderCounts], bytes_per_char: float) -> list[Order]:
     """Return the statistics of each order.
 
     Args:
-        spectra: of some orders of one text.
+        counted: some orders of one text.
         bytes_per_char: mean length of a character in UTF-8.
     """
     results = []
-    for found in spectra:
-        order, distinct = found.order, int(found.how_many_K.sum())
-        bits = estimate(found.values_K, found.how_many_K)
-        contexts = estimate(found.context_values, found.context_how_many)
+    for row in counted:
+        counts_K, frequencies_K = row.ngrams
+        distinct = int(frequencies_K.sum())
+        bits, context_bits = estimate(*row.ngrams), estimate(*row.contexts)
         results.append(
             Order(
-                order=order,
-                ngrams=int(found.values_K @ found.how_many_K),
+                order=row.order,
+                ngrams=int(counts_K @ frequencies_K),
                 distinct=distinct,
-                once_share=int(found.how_many_K[found.values_K == 1].sum()) / distinct,
+                once_share=int(frequencies_K[counts_K == 1].sum()) / distinct,
                 estimates={
-                    name: Estimate(
-                        bits=value,
-                        bits_per_char=value / order,
-                        conditional_bits_per_char=value - contexts[name] * (order > 1),
-                        bits_per_byte=value / order / bytes_per_char,
-                        compression_ratio=value / order / bytes_per_char / 8,
-                    )
-                    for name, value in bits.items()
+                    name: _per_unit(row.order, bits[name], context_bits[name], bytes_per_char)
+                    for name in bits
                 },
             )
         )
     return results
+
+
+def _per_unit(order: int, bits: float, context_bits: float, bytes_per_char: float) -> Estimate:
+    return Estimate(
+        bits=bits,
+        bits_per_char=bits / order,
+        conditional_bits_per_char=bits - context_bits * (order > 1),
+        bits_per_byte=bits / order / bytes_per_char,
+        compression_ratio=bits / order / bytes_per_char / 8,
+    )

@@ -37,7 +37,7 @@ from charlm.evaluation.dynamic import Learner
 from charlm.models.base import LanguageModel, State, detach
 
 if TYPE_CHECKING:
-    from charlm.config.params import Adaptive
+    from charlm.config.params import Dynamic
 
 PRECISION = 24
 TOP, LOWEST = 1 << 64, 1 << 56
@@ -127,15 +127,15 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Lessons:
-    """How a model learns from the text that is coded, as adaptive scoring does.
+    """How a model learns from the text that is coded, as in dynamic evaluation.
 
     Attributes:
         past: ids of the text that it was trained on; the last stands before the text's first.
-        how: the step and how often it is taken.
+        how: the step, and how often it is taken.
     """
 
     past: Sequence[int]
-    how: "Adaptive"
+    how: "Dynamic"
 
 
 class _Predictor:
@@ -147,7 +147,7 @@ class _Predictor:
         self._before = len(self._text)
         self._how = None if lessons is None else lessons.how
         self._state: State = None
-        # Where the stretch began that is learned from once it is full.
+        # Where the piece began that the model learns from once it is full.
         self._began, self._behind = len(self._text), self._state
         if self._how is not None:
             self._learner = Learner(model, torch.tensor(self._text), self._how)
@@ -162,18 +162,18 @@ class _Predictor:
         """Read a character; `sizes_V` are then the frequencies of the next."""
         self._text.append(symbol)
         if self._how is not None and len(self._text) - self._began == self._how.every:
-            self._adapt(self._how.every)
+            self._learn(self._how.every)
         self._predict()
 
-    def _adapt(self, every: int) -> None:
-        """Learn from the stretch that is full, as scoring does, and go on from its end."""
-        stretch = torch.tensor(self._text[-every - 1 :])
-        logits_BTV, self._state = self._model(stretch[None, :-1], self._behind)
+    def _learn(self, every: int) -> None:
+        """Learn from the piece that is full, as scoring does, and go on from its end."""
+        piece = torch.tensor(self._text[-every - 1 :])
+        logits_BTV, self._state = self._model(piece[None, :-1], self._behind)
         self._state = self._behind = detach(self._state)
-        self._learner.step(logits_BTV[0], stretch[1:])
+        self._learner.step(logits_BTV[0], piece[1:])
         self._began = len(self._text)
         scored = self._began - self._before
-        self._learner.count(torch.tensor(self._text), scored)
+        self._learner.recount(torch.tensor(self._text), scored)
 
 
 @contextlib.contextmanager
@@ -206,7 +206,7 @@ def compress(
         vocabulary: of the model.
         weights: SHA-256 of the model's weights, in hexadecimal.
         advance: called with 1 for each character.
-        lessons: how the model learns on the way, which changes it; None if it stays as it is.
+        lessons: how the model learns on the way, which changes it; None leaves it as it is.
     """
     coder, predictor, text = Encoder(), _Predictor(model, first, lessons), []
     for symbol in ids:

@@ -1,4 +1,4 @@
-"""Compress a text with a model and bring it back: `python -m charlm.evaluation.compress --help`."""
+"""The command `compress`: compress a text with a model, and restore it."""
 
 import math
 from pathlib import Path
@@ -28,32 +28,30 @@ def main() -> None:
 
     \b
     Examples:
-      python -m charlm.evaluation.compress holdout --model lstm
-      python -m charlm.evaluation.compress file --model lstm speech.txt speech.c1
-      python -m charlm.evaluation.compress restore --model lstm speech.c1 speech.txt
+      charlm compress holdout --model lstm
+      charlm compress file --model lstm speech.txt speech.c1
+      charlm compress restore --model lstm speech.c1 speech.txt
     """
 
 
 @main.command()
 @of_model
-@click.option(
-    "--adaptive", is_flag=True, help="Learn on the way, as `adaptive` in params.yaml says."
-)
+@click.option("--dynamic", is_flag=True, help="Learn on the way, as `dynamic` in params.yaml says.")
 @one_line_errors
-def holdout(name: str, adaptive: bool) -> None:
+def holdout(name: str, dynamic: bool) -> None:
     """Compress the holdout, restore it, compare both and the size with the model's loss.
 
     \b
     Examples:
-      python -m charlm.evaluation.compress holdout --model lstm
-      python -m charlm.evaluation.compress holdout --model mixture --adaptive
+      charlm compress holdout --model lstm
+      charlm compress holdout --model mixture --dynamic
     """
     from charlm.data import encoding
     from charlm.evaluation import arithmetic_coding
 
     settings = params.load()
-    settings.entry(name)
-    how = settings.adapts(name) if adaptive else None
+    settings.named(name)
+    how = settings.learner(name) if dynamic else None
     train, *held = (encoding.load_split(ENCODED, split) for split in encoding.SPLITS)
     if not len(train):
         raise UserError("the training split is empty: nothing comes before the holdout")
@@ -63,7 +61,7 @@ def holdout(name: str, adaptive: bool) -> None:
     leaves = metrics["streaming"]
     lessons = None
     if how is not None:
-        leaves = read_json(RESULTS / name / "adaptive.json")
+        leaves = read_json(RESULTS / name / "dynamic.json")
         lessons = arithmetic_coding.Lessons(train.tolist(), how)
     ids = [int(symbol) for split in held for symbol in split]
     with progress(2 * len(ids), "char", f"{name}: compressing and restoring") as bar:
@@ -82,7 +80,7 @@ def holdout(name: str, adaptive: bool) -> None:
         raise UserError("the text did not come back as it was: please report this")
     bits, reported = 8 * len(content), leaves["holdout"]["bits_per_char"]
     expected = reported * len(ids)
-    way = f"{name}, learning on the way" if adaptive else name
+    way = f"{name}, learning on the way" if dynamic else name
     click.echo(
         f"{way}: {len(text.encode()):,} bytes to {len(content):,}, header included, and back, "
         f"byte for byte\n"
@@ -104,12 +102,12 @@ def compress_file(name: str, source: Path, destination: Path) -> None:
 
     \b
     Example:
-      python -m charlm.evaluation.compress file --model lstm speech.txt speech.c1
+      charlm compress file --model lstm speech.txt speech.c1
     """
     from charlm.data import encoding
     from charlm.evaluation import arithmetic_coding
 
-    params.load().entry(name)
+    params.load().named(name)
     if not source.is_file():
         raise UserError(f"{source}: no such file")
     points = list(encoding.read(source))
@@ -139,11 +137,11 @@ def restore(name: str, source: Path, destination: Path) -> None:
 
     \b
     Example:
-      python -m charlm.evaluation.compress restore --model lstm speech.c1 speech.txt
+      charlm compress restore --model lstm speech.c1 speech.txt
     """
     from charlm.evaluation import arithmetic_coding
 
-    params.load().entry(name)
+    params.load().named(name)
     if not source.is_file():
         raise UserError(f"{source}: no such file")
     content = source.read_bytes()
@@ -160,12 +158,13 @@ def load(name: str) -> "tuple[LanguageModel, Vocabulary, str]":
     """Return a trained model on the CPU, its vocabulary and the digest of its weights."""
     import torch
 
-    from charlm import saved_model, tracking
+    from charlm import saved_model
+    from charlm.files import sha256
     from charlm.models.base import start_torch
 
     start_torch()
     model, config = saved_model.load(MODELS / name, torch.device("cpu"))
-    return model, config.vocabulary, tracking.weights_digest(MODELS / name)
+    return model, config.vocabulary, sha256(MODELS / name / saved_model.WEIGHTS)
 
 
 if __name__ == "__main__":

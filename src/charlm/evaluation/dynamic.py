@@ -1,24 +1,24 @@
-"""Adaptive scoring: the model goes on learning from the characters that it has been scored on.
+"""Dynamic evaluation: the model goes on learning from the characters that it has been scored on.
 
-Each stretch of `every` characters is predicted first, with weights that have seen none of it, and
-learned from afterwards by one step of gradient descent on its mean loss. The step of each weight is
-scaled by the root mean square of its gradients on the training text, so that weights which matter
-little move little, and all of them are drawn back to where training left them:
+The text is scored in pieces of `every` characters. Each piece is predicted first, with weights that
+have seen none of it; then one step of gradient descent is taken on its mean loss. The step of each
+weight is scaled by the root mean square of its gradients on the training text: weights that matter
+little move little. All weights are drawn back to where training left them:
 
     weights <- weights - learning_rate * gradient / (rms + epsilon)
     weights <- weights + decay * rms / mean(rms) * (trained weights - weights)
 
-Models that count inside are fitted again, on the training text and all that was scored, every
-`recount` characters.
+Models that count are counted again, on the training text and all that was scored, every `recount`
+characters.
 
-So no prediction rests on its own target or on one behind it, and what a compressor may do is what
-is done here. Such a figure stands beside other adaptive ones, never beside a static loss. The
-holdout is one stream: what is scored on test has learned from validation.
+No prediction rests on its own target or on a later one: a compressor may do the same. A dynamic
+loss is compared with other dynamic losses, never with a static one. The holdout is one stream: the
+model that scores test has learned from validation.
 
 Source: Mikolov et al., "Recurrent neural network based language model", 2010; Krause et al.,
 "Dynamic Evaluation of Neural Sequence Models", 2018 (the scaled step and the decay).
 
-Shapes: N targets, M characters before them, S characters of a stretch, V vocabulary.
+Shapes: N targets, M characters before them, S characters of a piece, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,14 +30,14 @@ from torch.nn import functional
 
 from charlm.errors import UserError
 from charlm.evaluation.loss import Scores, score
-from charlm.models.base import CountingModel, LanguageModel, State, detach
+from charlm.models.base import LanguageModel, State, detach
 
 if TYPE_CHECKING:
-    from charlm.config.params import Adaptive
+    from charlm.config.params import Dynamic
 
 
 class Learner:
-    """What a model learns from each stretch, once it is known.
+    """Teaches a model each piece, once it is scored.
 
     Args:
         model: in evaluation mode, on the device of the ids; its weights are changed.
@@ -49,38 +49,33 @@ class Learner:
             gradients are.
     """
 
-    def __init__(self, model: LanguageModel, past_M: Tensor, how: "Adaptive") -> None:
+    def __init__(self, model: LanguageModel, past_M: Tensor, how: "Dynamic") -> None:
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         if not self._weights:
-            raise UserError("it has no weights that gradients could change: it cannot adapt so")
-        self._how = how
-        self._counts = [part for part in model.modules() if isinstance(part, CountingModel)]
+            raise UserError("it has no weights that gradients could change: no dynamic evaluation")
+        self._model, self._how = model, how
         self._trained = [weight.detach().clone() for weight in self._weights]
         first = max(0, len(past_M) - how.statistics - 1)
         if first:
-            # Counts would know this part by heart, and leave nothing to learn from it.
-            self._count(past_M[:first])
+            # Counts overfit the text that they are of, and would make its gradients too small.
+            model.recount(past_M[:first])
         self._scales = root_mean_squares(model, self._weights, past_M[first:], how.every)
-        self._count(past_M)
+        model.recount(past_M)
         mean = torch.cat([scale.flatten() for scale in self._scales]).mean()
         self._pulls = [(how.decay * scale / mean).clamp(max=1.0) for scale in self._scales]
 
-    def count(self, text: Tensor, scored: int) -> None:
-        """Fit models that count again, if it is time.
+    def recount(self, text: Tensor, scored: int) -> None:
+        """Count the text again, if it is time.
 
         Args:
             text: all that is known, of which the last `scored` characters were scored.
             scored: a multiple of `every`.
         """
         if scored and scored % self._how.recount < self._how.every:
-            self._count(text)
-
-    def _count(self, text: Tensor) -> None:
-        for part in self._counts:
-            part.fit(text)
+            self._model.recount(text)
 
     def step(self, logits_SV: Tensor, targets_S: Tensor) -> None:
-        """Take one step on a stretch.
+        """Take one step on a piece.
 
         Args:
             logits_SV: what the model said, with the graph that made it.
@@ -102,16 +97,16 @@ class Learner:
                     weight.add_(pull * (home - weight))
 
 
-def stretches(
-    model: LanguageModel, past_M: Tensor, targets_N: Tensor, how: "Adaptive"
+def pieces(
+    model: LanguageModel, past_M: Tensor, targets_N: Tensor, how: "Dynamic"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the logits (S x V) and targets (S) of each stretch, and learn from it thereafter.
+    """Yield the logits (S x V) and targets (S) of each piece, and learn from it thereafter.
 
     Args:
         model: in evaluation mode, on the device of the ids; its weights are changed.
         past_M: the text that the model was trained on; its last character is the first input.
         targets_N: what is to be scored.
-        how: the step and how often it is taken.
+        how: the step, and how often it is taken.
 
     Raises:
         UserError: as a `Learner` does.
@@ -123,7 +118,7 @@ def stretches(
         state: State = None
         for start in range(0, len(targets_N), how.every):
             first = len(past_M) + start
-            learner.count(text[:first], start)
+            learner.recount(text[:first], start)
             targets_S = text[first : first + how.every].long()
             inputs_S = text[first - 1 : first - 1 + len(targets_S)].long()
             logits_BSV, state = model(inputs_S[None], state)
@@ -135,16 +130,16 @@ def stretches(
 def root_mean_squares(
     model: LanguageModel, weights: list[torch.nn.Parameter], ids: Tensor, every: int
 ) -> list[Tensor]:
-    """Return, for each weight, how large its gradient is on stretches of a text, on average.
+    """Return, for each weight, how large its gradient is on pieces of a text, on average.
 
     Args:
         model: in evaluation mode.
         weights: of the model.
         ids: a text that it was trained on, in order, the state being carried through it.
-        every: characters of a stretch; what is left of the text is not used.
+        every: characters of a piece; what is left of the text is not used.
 
     Raises:
-        UserError: there is not one stretch.
+        UserError: there is not one piece.
     """
     count = (len(ids) - 1) // every
     if count < 1:
@@ -152,10 +147,10 @@ def root_mean_squares(
     sums = [torch.zeros_like(weight) for weight in weights]
     state: State = None
     for first in range(0, count * every, every):
-        stretch = ids[first : first + every + 1].long()
-        logits_BSV, state = model(stretch[None, :-1], state)
+        piece = ids[first : first + every + 1].long()
+        logits_BSV, state = model(piece[None, :-1], state)
         state = detach(state)
-        loss = functional.cross_entropy(logits_BSV[0], stretch[1:])
+        loss = functional.cross_entropy(logits_BSV[0], piece[1:])
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         for total, gradient in zip(sums, gradients, strict=True):
             if gradient is not None:
@@ -163,16 +158,16 @@ def root_mean_squares(
     return [(total / count).sqrt_() for total in sums]
 
 
-def adaptive(
+def scores(
     model: LanguageModel,
     past_M: Tensor,
     targets_N: Tensor,
-    how: "Adaptive",
+    how: "Dynamic",
     advance: Callable[[int], object] = lambda characters: None,
 ) -> Scores:
-    """Score a text, learning on the way; arguments and errors as in `stretches`."""
-    scores: list[Scores] = []
-    for logits_SV, targets_S in stretches(model, past_M, targets_N, how):
-        scores.append(score(logits_SV, targets_S))
+    """Return the scores of a text, learning on the way; arguments and errors as in `pieces`."""
+    parts: list[Scores] = []
+    for logits_SV, targets_S in pieces(model, past_M, targets_N, how):
+        parts.append(score(logits_SV, targets_S))
         advance(len(targets_S))
-    return torch.cat([nats for nats, _ in scores]), torch.cat([right for _, right in scores])
+    return torch.cat([nats for nats, _ in parts]), torch.cat([right for _, right in parts])

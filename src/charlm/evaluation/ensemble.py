@@ -1,4 +1,4 @@
-"""Weights of a mixture: a handful of numbers, fitted on a text that no member was trained on.
+"""Ensembles: the weights of trained models, fitted on a text that none of them was trained on.
 
 Both problems are convex, so that there is one answer whatever the way to it.
 
@@ -6,12 +6,22 @@ Shapes: K members, N targets, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
+
+from charlm import saved_model
+from charlm.data.encoding import Ids
+from charlm.errors import UserError
+from charlm.evaluation import loss
+from charlm.models.base import LanguageModel
+
+if TYPE_CHECKING:
+    from charlm.config.params import Ensemble
 
 Floats = NDArray[np.float64]
 
@@ -21,11 +31,11 @@ ENOUGH = 1e-10
 
 @dataclass(frozen=True)
 class Fit:
-    """What mixing some members gives.
+    """Weights of an ensemble, for each way of mixing.
 
     Attributes:
         alone_K: nats per character of each member by itself.
-        likelier_K: share of the targets of which each gives the best probability of all.
+        likelier_K: share of the targets to which each gives the highest probability of all.
         ways: by the name of the way of mixing, its weights and the nats per character they give.
     """
 
@@ -35,7 +45,7 @@ class Fit:
 
     @property
     def best(self) -> str:
-        """The way that loses least."""
+        """The way with the lowest loss."""
         return min(self.ways, key=lambda way: self.ways[way][1])
 
     def table(self, names: tuple[str, ...], mixing: str) -> dict[str, Any]:
@@ -43,7 +53,7 @@ class Fit:
 
         Args:
             names: of the members.
-            mixing: the way that was taken.
+            mixing: the way of the ensemble.
         """
         return {
             "mixing": mixing,
@@ -107,15 +117,66 @@ def geometric(log_p_KNV: Floats, targets_N: NDArray[np.integer]) -> tuple[Floats
     """
     count, targets = len(log_p_KNV), np.arange(len(targets_N))
 
-    def loss(weights_K: Floats) -> tuple[float, Floats]:
+    def mean_nats(weights_K: Floats) -> tuple[float, Floats]:
         logits_NV = np.tensordot(weights_K, log_p_KNV, axes=1)
         total_N = logsumexp(logits_NV, axis=1)
         p_NV = np.exp(logits_NV - total_N[:, None])
         slope_K = np.array(
-            [((p_NV * of).sum(axis=1) - of[targets, targets_N]).mean() for of in log_p_KNV]
+            [((p_NV * p).sum(axis=1) - p[targets, targets_N]).mean() for p in log_p_KNV]
         )
         return float((total_N - logits_NV[targets, targets_N]).mean()), slope_K
 
-    found = minimize(loss, np.full(count, 1 / count), jac=True, method="L-BFGS-B", tol=1e-12)
+    found = minimize(mean_nats, np.full(count, 1 / count), jac=True, method="L-BFGS-B", tol=1e-12)
     weights_K: Floats = found.x
     return weights_K, float(found.fun)
+
+
+def build(
+    entry: "Ensemble",
+    members: list[tuple[LanguageModel, saved_model.Config]],
+    train: Ids,
+    validation: Ids,
+    device: torch.device,
+) -> tuple[LanguageModel, saved_model.Config, Fit]:
+    """Return an ensemble with copies of its members and weights fitted on validation.
+
+    Args:
+        entry: of params.yaml.
+        members: the saved models, on the device.
+        train: ids of the training split; the last is the first input.
+        validation: ids of the validation split.
+        device: to compute on.
+
+    Raises:
+        UserError: the members have different vocabularies.
+    """
+    configs = [config for _, config in members]
+    symbols = configs[0].symbols
+    if any(config.symbols != symbols for config in configs):
+        raise UserError(f"{entry.name}: its members have different vocabularies: run `dvc repro`")
+    ids = torch.tensor(np.concatenate([train[-1:], validation])).to(device)
+    log_p_KNV = np.stack([loss.log_probabilities(model, ids).numpy() for model, _ in members])
+    weights = fit(log_p_KNV, validation.astype(np.int64))
+    mixing = weights.best if entry.mixing == "best" else entry.mixing
+    config = saved_model.Config(
+        model="ensemble",
+        block=max(config.block for config in configs),
+        text="train",
+        symbols=symbols,
+        architecture={
+            "mixing": mixing,
+            "members": [
+                {"model": c.model, "block": c.block, "architecture": c.architecture, "code": c.code}
+                for c in configs
+            ],
+        },
+        training={},
+        seed=0,
+        code=saved_model.code_digest("ensemble"),
+    )
+    model = config.build().to(device).eval()
+    for place, (member, _) in enumerate(members):
+        model.get_submodule(f"members.{place}").load_state_dict(member.state_dict())
+    weights_K = torch.tensor(weights.ways[mixing][0], dtype=torch.float32)
+    model.register_buffer("weights_K", weights_K.to(device))
+    return model, config, weights

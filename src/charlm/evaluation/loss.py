@@ -1,12 +1,12 @@
-"""Every target of the holdout scored exactly once, two ways; sums of nats divided once.
+"""The loss: every target of the holdout scored exactly once; sums of nats divided once.
 
 The holdout is validation followed by test. A split is scored with the character before it as the
 first input, so a split of N characters has N targets.
 
-- windowed: fresh context every block, as public repositories evaluate.
-- streaming: each character from all that the model can still see. The state is carried; a model
-  whose block cannot slide sees overlapping windows with stride block / 2, which is what the
-  sampler's key-value cache does too.
+- windowed: in windows of fresh context, as public repositories evaluate.
+- streaming: a recurrent model carries its state throughout. A model whose block cannot slide sees
+  overlapping windows with stride block / 2, so that each prediction rests on half a block at least;
+  the sampler's key-value cache does the same.
 
 Shapes: B batch, T time, V vocabulary, N targets.
 """
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from charlm.models.base import LanguageModel, State
 
-CHARACTERS_A_PASS = 8192
+CHARACTERS_PER_PASS = 8192
 """Characters scored in one call of a model: bounds the memory that logits take."""
 
 Scores = tuple[Tensor, Tensor]
@@ -41,14 +41,14 @@ def windowed(
     model: LanguageModel,
     ids: Tensor,
     block: int,
-    advance: Callable[[int], None] = lambda characters: None,
+    advance: Callable[[int], object] = lambda characters: None,
 ) -> Scores:
     """Score ids[1:] in windows of fresh context, one behind the other.
 
     Args:
         model: in evaluation mode, on the device of the ids.
         ids: the character before the first target, then the N targets.
-        block: characters a window; the last window may be shorter.
+        block: characters per window; the last window may be shorter.
         advance: called with the number of targets just scored.
     """
     return _windows(model, ids, block, block, advance)
@@ -58,20 +58,20 @@ def windowed(
 def streaming(
     model: LanguageModel,
     ids: Tensor,
-    advance: Callable[[int], None] = lambda characters: None,
+    advance: Callable[[int], object] = lambda characters: None,
 ) -> Scores:
     """Score ids[1:], each from all that the model can still see; arguments as in `windowed`."""
     block = model.context_length
     if block is not None and not model.slides:
         return _windows(model, ids, block, block - block // 2, advance)
-    found = _Collected(len(ids) - 1)
+    collected = _Collected(len(ids) - 1)
     state: State = None
     for inputs_T, targets_T in zip(
-        ids[:-1].split(CHARACTERS_A_PASS), ids[1:].split(CHARACTERS_A_PASS), strict=True
+        ids[:-1].split(CHARACTERS_PER_PASS), ids[1:].split(CHARACTERS_PER_PASS), strict=True
     ):
         logits_BTV, state = model(inputs_T[None].long(), state)
-        advance(found.add(score(logits_BTV[0], targets_T.long())))
-    return found.scores
+        advance(collected.add(score(logits_BTV[0], targets_T.long())))
+    return collected.scores
 
 
 @torch.no_grad()
@@ -84,29 +84,29 @@ def log_probabilities(model: LanguageModel, ids: Tensor) -> Tensor:
         model: in evaluation mode, on the device of the ids.
         ids: the character before the first target, then the N targets.
     """
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
     state: State = None
-    for inputs_T in ids[:-1].split(CHARACTERS_A_PASS):
+    for inputs_T in ids[:-1].split(CHARACTERS_PER_PASS):
         logits_BTV, state = model(inputs_T[None].long(), state)
-        found.append(logits_BTV[0].cpu().double().log_softmax(dim=-1))
-    return torch.cat(found)
+        parts.append(logits_BTV[0].cpu().double().log_softmax(dim=-1))
+    return torch.cat(parts)
 
 
 @torch.no_grad()
-def passage(
+def excerpt(
     model: LanguageModel, ids: Tensor, start: int, guesses: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what a model expected at each character of a passage; the state is carried.
+    """Return what a model predicted at each character of an excerpt; the state is carried.
 
     Args:
         model: in evaluation mode, on the device of the ids.
-        ids: the first input, the characters before the passage, and the passage.
-        start: targets before the passage.
+        ids: the first input, the characters before the excerpt, and the excerpt.
+        start: targets before the excerpt.
         guesses: how many of the likeliest symbols to return.
 
     Returns:
-        bits that each of the P characters of the passage costs (P); ids of the likeliest symbols
-        before it was known, the likeliest first (P x guesses); and their probabilities.
+        bits that each of the P characters of the excerpt costs (P); ids of the likeliest symbols at
+        its place, the likeliest first (P x guesses); and their probabilities.
     """
     logits_BTV, _ = model(ids[None, :-1].long())
     log_p_PV = logits_BTV[0, start:].cpu().double().log_softmax(dim=-1)
@@ -121,7 +121,7 @@ def _windows(
     ids: Tensor,
     block: int,
     stride: int,
-    advance: Callable[[int], None],
+    advance: Callable[[int], object],
 ) -> Scores:
     """Score windows that start every `stride` characters; each scores what none before it did."""
     count = len(ids) - 1
@@ -129,22 +129,22 @@ def _windows(
     starts = range(0, max(count - overlap, 1), stride)
     # All windows but the last are whole, so they go through the model many at a time.
     whole = starts[: len(range(0, count - block + 1, stride))]
-    found = _Collected(count)
+    collected = _Collected(count)
     offsets_T = torch.arange(block + 1, device=ids.device)
-    per_pass = max(1, CHARACTERS_A_PASS // block)
+    per_pass = max(1, CHARACTERS_PER_PASS // block)
     for first in range(0, len(whole), per_pass):
         starts_B = torch.tensor(list(whole[first : first + per_pass]), device=ids.device)
         taken = ids[starts_B[:, None] + offsets_T].long()
         logits_BTV, _ = model(taken[:, :-1])
         nats_BT, correct_BT = score(logits_BTV, taken[:, 1:])
-        begun = found.add((nats_BT[0, :overlap], correct_BT[0, :overlap])) if first == 0 else 0
-        advance(begun + found.add((nats_BT[:, overlap:], correct_BT[:, overlap:])))
+        begun = collected.add((nats_BT[0, :overlap], correct_BT[0, :overlap])) if first == 0 else 0
+        advance(begun + collected.add((nats_BT[:, overlap:], correct_BT[:, overlap:])))
     if len(whole) < len(starts):
         taken = ids[starts[-1] :].long()
         nats_BT, correct_BT = score(model(taken[None, :-1])[0], taken[None, 1:])
         skip = overlap if whole else 0
-        advance(found.add((nats_BT[:, skip:], correct_BT[:, skip:])))
-    return found.scores
+        advance(collected.add((nats_BT[:, skip:], correct_BT[:, skip:])))
+    return collected.scores
 
 
 class _Collected:
@@ -181,7 +181,7 @@ def summarise(scores: Scores, bytes_: int) -> dict[str, float | int]:
     count = nats_N.numel()
     # fsum: the sum of 100,000 terms, correctly rounded whatever the order; a Python number takes
     # four times a tensor's, so there are never many of them.
-    parts = nats_N.split(CHARACTERS_A_PASS)
+    parts = nats_N.split(CHARACTERS_PER_PASS)
     total = math.fsum(itertools.chain.from_iterable(part.tolist() for part in parts))
     mean = total / count
     return {

@@ -5,7 +5,7 @@
     o_t = sum over s <= t of softmax_s(q_t . k_s / sqrt(K)) v_s
     logits_t = W o_t + b                                     W: V x K
 
-Source: the "bigram to self-attention" document (section D of the table of sources), the ladder's
+Source: the "bigram to self-attention" document (document D of docs/published.md), the ladder's
 rung (4), whose head size is 16; Vaswani et al., "Attention Is All You Need", 2017.
 
 Shapes: B batch, T time, S cached time, V vocabulary, D width, K head size.

@@ -8,7 +8,7 @@ attention whose scores are all equal: the ladder's rungs (1) to (3). Here it is 
 (a cumulative sum is not deterministic on CUDA) behind a running sum, which makes one more character
 cost the same however many came before.
 
-Source: the "bigram to self-attention" document (section D of the table of sources).
+Source: the "bigram to self-attention" document (document D of docs/published.md).
 
 Shapes: B batch, T time, V vocabulary, D width.
 """

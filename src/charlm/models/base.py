@@ -4,8 +4,8 @@ Shapes: B batch (sequences), T time (characters), V vocabulary (symbols).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,12 @@ class LanguageModel(nn.Module, ABC):
         context_length: how many characters a prediction can depend on; None means all before it.
         slides: whether a carried state is as good as reading the last `context_length` characters
             again. It is unless characters are encoded at positions of a block.
+        features: vectors of V numbers per character that `prepare` returns, K; 0 for none.
     """
 
     context_length: int | None
     slides: bool = True
+    features: int = 0
 
     @abstractmethod
     def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
@@ -41,12 +43,40 @@ class LanguageModel(nn.Module, ABC):
         Returns:
             logits_BTV, where logits[:, t] depends on ids[:, :t + 1] and the state alone, and the
             state after the last character.
+
+        A model with features takes them as a third argument, features_BTKV, while it is trained.
         """
+
+    def prepare(
+        self, ids_N: Tensor, advance: Callable[[int], object] = lambda characters: None
+    ) -> Tensor | None:
+        """Get ready to be trained on a text; called once, before the first step.
+
+        A model that counts counts here. A model on top of counts returns their predictions of the
+        training text as features; all others return None.
+
+        Args:
+            ids_N: the training text, integers in [0, V).
+            advance: called with the number of characters just read.
+
+        Returns:
+            features_NKV for each character but the last, or None.
+        """
+        self.recount(ids_N)
+        return None
+
+    def recount(self, ids_N: Tensor) -> None:
+        """Count a text, in place of the one counted before; a model without counts does nothing."""
 
     @property
     def parameter_count(self) -> int:
-        """Number of trained scalars."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Number of fitted numbers: parameters, stored counts and weights of an ensemble."""
+        fitted = [
+            buffer
+            for name, buffer in self.named_buffers()
+            if name.rpartition(".")[2].startswith(("counts", "weights"))
+        ]
+        return sum(values.numel() for values in [*self.parameters(), *fitted])
 
 
 class BlockModel(LanguageModel):
@@ -95,119 +125,6 @@ class BlockModel(LanguageModel):
             logits.append(logits_BTV)
             if not ids_BT.shape[1]:
                 return torch.cat(logits, dim=1) if len(logits) > 1 else logits_BTV, state
-
-
-class CountingModel(LanguageModel):
-    """A model whose numbers are counts of one text: fitted at once, without steps or gradients.
-
-    It is stored and loaded by its buffers, whose lengths the text decides.
-    """
-
-    @abstractmethod
-    def fit(self, ids_N: Tensor) -> None:
-        """Count a text, integers in [0, V), in place of whatever was counted before."""
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Compute what follows from the buffers.
-
-        Raises:
-            ValueError: they cannot be counts of this model.
-        """
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Take the buffers as they are, whatever their lengths, and prepare; called by torch."""
-        own = {prefix + name: name for name, _ in self.named_buffers()}
-        missing = [key for key in own if key not in state_dict]
-        missing_keys += missing
-        unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in own]
-        if missing:
-            return
-        for key, name in own.items():
-            self.register_buffer(name, state_dict[key])
-        try:
-            self.prepare()
-        except ValueError as error:
-            error_msgs.append(str(error))
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of stored counts."""
-        return sum(buffer.numel() for name, buffer in self.named_buffers() if "counts" in name)
-
-
-class ResidualModel(LanguageModel):
-    """A model trained on top of another one, its base, which counts: it learns what counts leave.
-
-    A text that was counted holds no surprise for the counts, and nothing could be learned from
-    what they say of it. While training, they are therefore of other parts of the text than the one
-    that is read.
-
-    Attributes:
-        base: fitted on the whole training text, for every use after training.
-        sources: how many vectors of V numbers it is told after each character, K: the base's
-            logits first, then whatever else is known of the characters before.
-    """
-
-    base: CountingModel
-    sources: int
-
-    @abstractmethod
-    def forward(
-        self, ids_BT: Tensor, state: State = None, expected_BTKV: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        """Predict as any model does.
-
-        Args:
-            ids_BT: integers in [0, V).
-            state: what an earlier call returned; None starts afresh.
-            expected_BTKV: what it is told after each input, where the base must not be asked: rows
-                of what `study` returned. The state then holds nothing of the base.
-        """
-
-    @abstractmethod
-    def study(
-        self, ids_N: Tensor, advance: Callable[[int], object] = lambda characters: None
-    ) -> Tensor:
-        """Fit the base on a text, and return what would be expected there without knowing it.
-
-        Args:
-            ids_N: the training text, integers in [0, V).
-            advance: called with the number of characters just looked at.
-
-        Returns:
-            what it is told after each character but the last, (N - 1) x K x V in float16, on the
-            device of ids.
-        """
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of trained scalars, and of stored counts."""
-        return super().parameter_count + self.base.parameter_count
-
-
-class MixedModel(LanguageModel):
-    """A model made of others, its members, which are trained already.
-
-    Its state is the tuple of theirs, so that each sees what it would see alone.
-    """
-
-    members: nn.ModuleList
-
-    @property
-    def parameter_count(self) -> int:
-        """Numbers of all members, and the weights."""
-        counts = [cast(LanguageModel, member).parameter_count for member in self.members]
-        return sum(counts) + len(counts)
 
 
 def detach(state: State) -> State:

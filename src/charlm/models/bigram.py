@@ -2,7 +2,7 @@
 
     logits_t = E[x_t]        E: V x V, N(0, 1)
 
-Source: the "bigram to self-attention" document (section D of the table of sources); after Karpathy,
+Source: the "bigram to self-attention" document (document D of docs/published.md); after Karpathy,
 "Let's build GPT", 2023. Trained long enough it is the conditional relative frequency, and its loss
 the conditional entropy H(X | 1 previous).
 

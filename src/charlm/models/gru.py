@@ -10,7 +10,7 @@ All weights and biases uniform in ±1 / sqrt(H). A test compares it with torch.n
 included.
 
 Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014; announced,
-but not shown, by the "RNN and LSTM from scratch" document (section E of the table of sources).
+but not shown, by the "RNN and LSTM from scratch" document (document E of docs/published.md).
 
 Shapes: B batch, T time, V vocabulary, H hidden width; the gates lie side by side (3H), in the order
 r, z, n.

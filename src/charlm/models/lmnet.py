@@ -4,7 +4,7 @@
     h_t, c_t = LSTM(e_t, (h_{t-1}, c_{t-1}))      torch.nn.LSTM, D wide
     logits_t = W h_t + b                          W: V x D
 
-Source: the "LMNet" document (section B of the table of sources), which trains it on random windows
+Source: the "LMNet" document (document B of docs/published.md), which trains it on random windows
 of 256 characters; its n_embd is 32 in the shape demo and not legible for the training run.
 
 Shapes: B batch, T time, V vocabulary, D width.

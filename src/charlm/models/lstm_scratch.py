@@ -11,7 +11,7 @@ The readout r_t is h_t. The document's head reads o_t instead, the output gate b
 `readout: output_gate` reproduces that slip. All weights and biases uniform in ±1 / sqrt(H). With
 `hidden` it is torch.nn.LSTM, which a test compares, gradients included.
 
-Source: the "RNN and LSTM from scratch" document (section E of the table of sources); Hochreiter and
+Source: the "RNN and LSTM from scratch" document (document E of docs/published.md); Hochreiter and
 Schmidhuber, 1997; Gers et al., 2000.
 
 Shapes: B batch, T time, V vocabulary, H hidden width; the four gates lie side by side (4H), in the

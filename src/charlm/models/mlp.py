@@ -8,7 +8,7 @@ that training starts at some 25 nats, six times worse than not knowing anything 
 Initialisation `normalised`: the same, then each matrix divided by its L2 norm over dim 0 and each
 bias by its whole norm. Training starts at 4.17.
 
-Source: the "perceptron to MLP" document (section C of the table of sources).
+Source: the "perceptron to MLP" document (document C of docs/published.md).
 
 Shapes: B batch, T time, V vocabulary, H hidden.
 """

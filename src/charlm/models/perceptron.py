@@ -2,7 +2,7 @@
 
     logits_t = onehot(x_t) W + b        W: V x V, b: V, all N(0, 1)
 
-Source: the "perceptron to MLP" document (section C of the table of sources), which trains it for 10
+Source: the "perceptron to MLP" document (document C of docs/published.md), which trains it for 10
 steps on all pairs at once (5.2003 to 5.1941 nats) and for 10,000 on batches of 1,024 (to 3.38).
 
 Shapes: B batch, T time, V vocabulary.

@@ -6,7 +6,7 @@
 Weights Xavier-uniform, biases zero. torch.nn.RNN with its second bias at zero is the same function,
 which a test compares, gradients included.
 
-Source: the "RNN and LSTM from scratch" document (section E of the table of sources); Elman,
+Source: the "RNN and LSTM from scratch" document (document E of docs/published.md); Elman,
 "Finding Structure in Time", 1990; Glorot and Bengio, 2010.
 
 Shapes: B batch, T time, V vocabulary, H hidden width.

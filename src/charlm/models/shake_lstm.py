@@ -5,7 +5,7 @@
                                                                the forget quarter of both vectors 1
     logits_t = W dropout(h_t) + b                              W: V x H, uniform ±0.1; b 0
 
-Source: the entropy notebook's `ShakeLSTM` (section A of the table of sources); a forget gate that
+Source: the entropy notebook's `ShakeLSTM` (document A of docs/published.md); a forget gate that
 starts open is Gers et al., 2000, and Jozefowicz et al., 2015.
 
 Shapes: B batch, T time, V vocabulary, D embedding width, H hidden width.

@@ -1,1 +1,1 @@
-"""What is counted in a text: n-grams, Kneser-Ney, the match model. Imports numpy alone."""
+"""N-grams: counting, Kneser-Ney, the match model. Imports no other package of charlm."""

@@ -1,4 +1,4 @@
-"""Two revisions side by side: `python -m charlm.report.compare REVISION [REVISION]`."""
+"""Two revisions of the project side by side: `charlm compare REVISION [REVISION]`."""
 
 import json
 import math
@@ -13,21 +13,24 @@ from ruamel.yaml import YAML
 from charlm.cli import one_line_errors
 from charlm.errors import UserError
 from charlm.files import write_text
+from charlm.report.leaderboard import HELD_OUT
 
 WORKSPACE = "workspace"
-SPLITS = ("validation", "test", "holdout")
+LEADERBOARD, CURVES, REPORT = (
+    f"reports/{name}" for name in ("leaderboard.json", "curves.json", "report.html")
+)
 
 
 @dataclass(frozen=True)
 class Revision:
-    """What a revision of the project has to show.
+    """The parameters and the results of a revision of the project.
 
     Attributes:
-        name: as the user put it.
+        name: as the user wrote it.
         params: content of params.yaml.
         rows: content of reports/leaderboard.json.
         curves: content of reports/curves.json; empty if no cache here has it.
-        report: reports/report.html; likewise.
+        report: content of reports/report.html; likewise.
     """
 
     name: str
@@ -49,18 +52,18 @@ class Revision:
 )
 @one_line_errors
 def main(first: str, second: str, output: Path) -> None:
-    """Put the reports of two revisions side by side, and what differs above them.
+    """Compare two revisions: what differs, and below it both reports side by side.
 
     A revision is a branch, a tag, a commit, the name of an experiment or `workspace`.
 
     \b
     Examples:
-      python -m charlm.report.compare HEAD
-      python -m charlm.report.compare main lower-uvea
+      charlm compare HEAD
+      charlm compare main lower-uvea
     """
-    both = read(first), read(second)
-    write_text(output, page(*both))
-    for line in as_text(*both):
+    before, after = read(first), read(second)
+    write_text(output, as_html(before, after))
+    for line in as_text(before, after):
         click.echo(line)
     click.echo(f"the reports side by side: {output}", err=True)
 
@@ -72,13 +75,13 @@ def read(name: str) -> Revision:
         UserError: there is no such revision, or it has no results.
     """
     try:
-        text, rows = _read(name, "params.yaml"), _read(name, "reports/leaderboard.json")
+        text, rows = _read(name, "params.yaml"), _read(name, LEADERBOARD)
     except FileNotFoundError as error:
         raise UserError(f"{name} has no {error}: run `dvc repro` there, or name another") from None
     curves, report = "[]", ""
     try:
-        # DVC keeps these: a clone that has not pulled them has them not.
-        curves, report = _read(name, "reports/curves.json"), _read(name, "reports/report.html")
+        # These are in DVC's cache, not in git: a clone that has not pulled them lacks them.
+        curves, report = _read(name, CURVES), _read(name, REPORT)
     except FileNotFoundError as error:
         click.echo(f"{name}: {error} is not in the cache here (dvc fetch -A)", err=True)
     params = YAML(typ="safe", pure=True).load(text)
@@ -86,7 +89,11 @@ def read(name: str) -> Revision:
 
 
 def _read(revision: str, path: str) -> str:
-    """Return a file of a revision.
+    """Return the content of a file of a revision.
+
+    Args:
+        revision: as the user wrote it.
+        path: relative to the project's folder, which is the working directory.
 
     Raises:
         FileNotFoundError: the revision has no such file.
@@ -99,10 +106,14 @@ def _read(revision: str, path: str) -> str:
             raise FileNotFoundError(path) from None
     import dvc.api
     from dvc.exceptions import DvcException, FileMissingError, PathMissingError
-    from dvc.scm import RevError
+    from dvc.repo import Repo
+    from dvc.scm import SCM, RevError
 
     try:
-        return str(dvc.api.read(path, rev=revision, encoding="utf-8"))
+        # Paths of a revision begin at the root of the git repository, which may lie above ours.
+        root = Path(SCM(Repo.find_root()).root_dir).resolve()
+        from_root = Path.cwd().resolve().relative_to(root) / path
+        return str(dvc.api.read(from_root.as_posix(), rev=revision, encoding="utf-8"))
     except (FileMissingError, PathMissingError, FileNotFoundError):
         raise FileNotFoundError(path) from None
     except (RevError, DvcException) as error:
@@ -124,80 +135,85 @@ def changed_parameters(first: Any, second: Any, key: str = "") -> Iterator[tuple
 
 
 def changed_losses(first: Revision, second: Revision) -> list[dict[str, Any]]:
-    """Return bits per character, streaming, of the models that differ, the largest gain first.
+    """Return the streaming losses of the models that differ, in bits per character.
 
     Returns:
-        a row a model: its name and, by split, both values and their difference, None where one
-        of the revisions has no such model.
+        a row per model, the largest gain on validation first: its name and, by part of the text,
+        the loss in both revisions and the difference, None where a revision has no such model.
     """
-    by_name: list[dict[str, dict[str, float]]] = [
-        {
-            row["model"]: {split: row["streaming"][split]["bits_per_char"] for split in SPLITS}
-            for row in each.rows
-        }
-        for each in (first, second)
-    ]
-    found = []
-    for name in by_name[0] | by_name[1]:
+    before, after = (_losses(revision) for revision in (first, second))
+    rows = []
+    for name in before | after:
         row: dict[str, Any] = {"model": name}
-        for split in SPLITS:
-            before, now = (rows.get(name, {}).get(split) for rows in by_name)
-            difference = None if before is None or now is None else now - before
-            row[split] = (before, now, difference)
+        for part in HELD_OUT:
+            old, new = before.get(name, {}).get(part), after.get(name, {}).get(part)
+            difference = None if old is None or new is None else new - old
+            row[part] = (old, new, difference)
         if row["holdout"][2] != 0:
-            found.append(row)
-    return sorted(found, key=lambda row: row["validation"][2] or math.inf)
+            rows.append(row)
+    return sorted(rows, key=lambda row: row["validation"][2] or math.inf)
+
+
+def _losses(revision: Revision) -> dict[str, dict[str, float]]:
+    """Return bits per character, streaming, by model and part of the text."""
+    return {
+        row["model"]: {part: row["streaming"][part]["bits_per_char"] for part in HELD_OUT}
+        for row in revision.rows
+    }
 
 
 def as_text(first: Revision, second: Revision) -> list[str]:
     """Return what differs as lines for a terminal."""
     lines = [
-        f"{key}: {before} -> {now}"
-        for key, before, now in changed_parameters(first.params, second.params)
+        f"{key}: {before} -> {after}"
+        for key, before, after in changed_parameters(first.params, second.params)
     ]
     for row in changed_losses(first, second):
-        before, now, difference = row["validation"]
-        shown = " -> ".join("-" if bits is None else f"{bits:.4f}" for bits in (before, now))
+        before, after, difference = row["validation"]
+        losses = " -> ".join("-" if bits is None else f"{bits:.4f}" for bits in (before, after))
         gain = "" if difference is None else f" ({difference:+.4f})"
-        lines.append(f"{row['model']}: validation {shown} bits per character{gain}")
+        lines.append(f"{row['model']}: validation {losses} bits per character{gain}")
     return lines or ["nothing differs"]
 
 
-def page(first: Revision, second: Revision) -> str:
+def as_html(first: Revision, second: Revision) -> str:
     """Return compare.html."""
     from charlm.report import page
 
     losses = changed_losses(first, second)
     return page.render(
         "compare.html.j2",
-        both=(first, second),
+        first=first,
+        second=second,
+        parts=HELD_OUT,
         parameters=list(changed_parameters(first.params, second.params)),
         losses=losses,
-        curves=_draw(first, second, [row["model"] for row in losses]),
+        curves=_curves(first, second, [row["model"] for row in losses]),
     )
 
 
-def _draw(first: Revision, second: Revision, names: list[str]) -> str:
+def _curves(first: Revision, second: Revision, names: list[str]) -> str:
     """Return the curves of some models, dashed in the first revision, as SVG; "" without any."""
-    from charlm.report import page
+    from charlm.report import figures
 
-    figure, axes = page.axes_alone()
-    for name, colour in zip(names, page.colours(len(names)), strict=True):
-        for revision, style in ((first, "--"), (second, "-")):
+    if not any(point["model"] in names for each in (first, second) for point in each.curves):
+        return ""
+    figure, axes = figures.single_axes()
+    figures.style(axes)
+    for name, colour in zip(names, figures.colours(len(names)), strict=True):
+        for revision, line in ((first, "--"), (second, "-")):
             points = [point for point in revision.curves if point["model"] == name]
             axes.plot(
                 [point["characters"] for point in points],
                 [point["bits_per_char"] for point in points],
-                style,
+                line,
                 color=colour,
-                label=name if style == "-" else None,
+                label=name if line == "-" else None,
             )
-    if not any(line.get_xydata().size for line in axes.lines):
-        return ""
     axes.set_xlabel("characters trained on")
     axes.set_ylabel("validation, bits per character (estimate)")
     figure.legend(loc="outside right upper", frameon=False)
-    return page.as_svg(figure, "curves")
+    return figures.as_svg(figure, "curves")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,76 @@
 """What `make repro` ends with: the leaderboard and where to look next."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from charlm.cli import one_line_errors
 from charlm.files import read_json
+from charlm.report.leaderboard import (
+    Row,
+    Times,
+    format_seconds,
+    local_times,
+    recorded_times,
+    total_seconds,
+    training_keys,
+)
+
+MODELS, ENCODED, TIMINGS = Path("models"), Path("data/encoded"), Path(".timings")
+RECORDED = Path("benchmarks/training_time.json")
+
+COLUMNS = {
+    "validation": ("streaming", "validation"),
+    "test": ("streaming", "test"),
+    "test, own block": ("windowed", "test"),
+    "test, 256": ("windowed_256", "test"),
+}
+"""Losses that the table shows: by heading, the protocol and the part of the text."""
 
 
-def as_text(rows: list[dict[str, Any]]) -> str:
-    """Return the leaderboard as a table for a terminal."""
+def as_text(rows: list[Row], local: Times, recorded: Times) -> str:
+    """Return the leaderboard as a table for a terminal.
+
+    Args:
+        rows: the leaderboard.
+        local: what trainings took on this machine.
+        recorded: what the same trainings took where they were recorded.
+    """
+    members = {row["model"]: row["members"] for row in rows if row["members"]}
     width = max(len("model"), *(len(row["model"]) for row in rows))
+    headings = "  ".join(f"{heading:<{_width(heading)}}" for heading in COLUMNS)
     lines = [
-        f"{'bits per character':{width + 12}}  streaming              windowed",
-        f"{'model':{width}}  parameters  validation  test       validation  test       training",
+        f"{'bits per character':{width + 12}}  {'streaming':<22}  windowed",
+        f"{'model':{width}}  parameters  {headings}  training",
     ]
+    marked = False
     for row in rows:
-        bits = [
-            row[way][split]["bits_per_char"]
-            for way in ("streaming", "windowed")
-            for split in ("validation", "test")
-        ]
-        seconds = row["training_seconds"]
-        took = "-" if seconds is None else f"{seconds:.{0 if seconds >= 1 else 1}f} s"
-        lines.append(
-            f"{row['model']:{width}}  {row['parameters']:10,}  {bits[0]:<10.4f}  {bits[1]:<9.4f}  "
-            f"{bits[2]:<10.4f}  {bits[3]:<9.4f}  {took}"
+        losses = "  ".join(
+            f"{row[protocol][part]['bits_per_char']:<{_width(heading)}.4f}"
+            for heading, (protocol, part) in COLUMNS.items()
         )
-    return "\n".join(lines)
+        took, mark = total_seconds(row["model"], members, local.seconds), ""
+        if took is None:
+            took, mark = total_seconds(row["model"], members, recorded.seconds), " *"
+            marked = marked or took is not None
+        time = "-" if took is None else f"{format_seconds(took)}{mark}"
+        lines.append(f"{row['model']:{width}}  {row['parameters']:10,}  {losses}  {time}")
+    return "\n".join([*lines, _origins(local, recorded if marked else Times({}, ""))])
+
+
+def _width(heading: str) -> int:
+    """Return the width of a column, which holds a loss such as 12.3456."""
+    return max(len(heading), len("12.3456"))
+
+
+def _origins(local: Times, recorded: Times) -> str:
+    """Return the line that says where the seconds of the table come from."""
+    parts = []
+    if local.seconds:
+        parts.append(f"on this machine ({local.origin})")
+    if recorded.seconds:
+        parts.append(f"* recorded on {recorded.origin}")
+    return f"training: {'; '.join(parts) or 'no seconds are known of these trainings'}"
 
 
 @click.command()
@@ -38,16 +80,17 @@ def main() -> None:
 
     \b
     Example:
-      python -m charlm.report.summary
+      charlm summary
     """
-    click.echo(as_text(read_json(Path("reports/leaderboard.json"))))
+    rows, keys = read_json(Path("reports/leaderboard.json")), training_keys(MODELS, ENCODED)
+    click.echo(as_text(rows, local_times(TIMINGS, keys), recorded_times(RECORDED, keys)))
     click.echo(
         "\n"
         "Look next at:\n"
         "  reports/report.html                      curves, the entropy ladder, samples\n"
         "  make ui                                  every run in MLflow\n"
-        "  source .venv/bin/activate                then a first experiment (a minute), and how\n"
-        "  dvc exp run -S models.lstm.quick.steps=1000     it compares:\n"
+        "  source .venv/bin/activate                then a first experiment, and how it compares:\n"
+        "  dvc exp run -S models.bigram.quick.steps=20000\n"
         "  dvc exp show --only-changed"
     )
 

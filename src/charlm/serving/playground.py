@@ -1,7 +1,7 @@
 """The playground, a page where models write side by side.
 
 The page asks each chosen model for one text; the answer is a line of JSON for each character, sent
-as soon as it is drawn. The text is the sampler's, the same that `python -m stages.sample` prints.
+as soon as it is drawn. The text is the sampler's, the same that `charlm sample` prints.
 
 Shapes: T time, V vocabulary.
 """
@@ -55,7 +55,7 @@ POLICY = (
 """What a browser lets the page do: run what stands in it and ask the server that it came from."""
 
 
-class Wish(params.Sampling):
+class TextRequest(params.Sampling):
     """What the page asks of one model; numbers may be the text that was typed."""
 
     model_config = ConfigDict(strict=False)
@@ -69,14 +69,14 @@ class Wish(params.Sampling):
 
 
 class Character(NamedTuple):
-    """A character of a text, and what the model that read or wrote it had expected there.
+    """A character of a text, and what the model that read or wrote it predicted at its place.
 
     Attributes:
         symbol: the character.
         drawn: whether the model wrote it; it read it in the prompt otherwise.
-        bits: what it cost by the model's own probability (temperature 1, all symbols); None if the
-            model had seen nothing before it.
-        guesses: the likeliest symbols before it was known, the likeliest first.
+        bits: its surprisal under the model's own probability (temperature 1, all symbols); None if
+            the model had seen nothing before it.
+        guesses: the likeliest symbols at its place, the likeliest first.
         percent: their probabilities.
     """
 
@@ -87,8 +87,8 @@ class Character(NamedTuple):
     percent: list[float]
 
 
-class Watched(LanguageModel):
-    """A model whose last logits can be seen, so that the sampler need not know who looks on."""
+class Observed(LanguageModel):
+    """A model that remembers its last logits, so that the sampler needs no code for the page."""
 
     logits_BTV: Tensor
 
@@ -108,7 +108,6 @@ def write(
     model: LanguageModel,
     config: saved_model.Config,
     prompt_T: Tensor,
-    seed: int,
 ) -> Iterator[Character]:
     """Yield the characters of the prompt, then those that `sampling.draw_as` draws.
 
@@ -117,7 +116,6 @@ def write(
         model: in evaluation mode.
         config: what it was built from.
         prompt_T: at least one id, on the model's device.
-        seed: same seed, same text.
     """
 
     def character(symbol: int, drawn: bool, log_p_V: Tensor | None) -> Character:
@@ -132,38 +130,36 @@ def write(
             [round(100 * p, 1) for p in best.values.exp().tolist()],
         )
 
-    watched = Watched(model)
+    observed = Observed(model)
     prompt = prompt_T.tolist()
-    drawn = sampling.draw_as(settings, watched, config.block, prompt_T, seed)
+    drawn = sampling.draw_as(settings, observed, config.block, prompt_T)
     for place, ids_B in enumerate(drawn):
-        log_p_TV = watched.logits_BTV[0].cpu().double().log_softmax(dim=-1)
+        log_p_TV = observed.logits_BTV[0].cpu().double().log_softmax(dim=-1)
         if place == 0:
             # Nothing stands before the first, and `context` may leave out more.
-            unexpected = len(prompt) - len(log_p_TV) + 1
-            for symbol in prompt[:unexpected]:
+            first = len(prompt) - len(log_p_TV) + 1
+            for symbol in prompt[:first]:
                 yield character(symbol, False, None)
-            for symbol, log_p_V in zip(prompt[unexpected:], log_p_TV, strict=False):
+            for symbol, log_p_V in zip(prompt[first:], log_p_TV, strict=False):
                 yield character(symbol, False, log_p_V)
         yield character(int(ids_B[0]), True, log_p_TV[-1])
 
 
-def found(models: Path) -> list[str]:
+def model_names(models: Path) -> list[str]:
     """Return the names of the trained models in a folder."""
     return sorted(path.parent.name for path in models.glob(f"*/{saved_model.CONFIG}"))
 
 
-def described(models: Path, results: Path, settings: params.Params) -> list[dict[str, Any]]:
+def model_rows(models: Path, results: Path, settings: params.Params) -> list[dict[str, Any]]:
     """Return name, training text and validation bits (None without) of each model, best first."""
     rows = []
-    for name in found(models):
+    for name in model_names(models):
         bits = None
         with contextlib.suppress(UserError, KeyError):
             metrics = read_json(results / name / "metrics.json")
             bits = metrics["streaming"]["validation"]["bits_per_char"]
-        entry = settings.entries.get(name)
-        rows.append(
-            {"name": name, "trained_on": entry.trained_on if entry else "train", "bits": bits}
-        )
+        text = settings.runs[name].text if name in settings.runs else "train"
+        rows.append({"name": name, "text": text, "bits": bits})
     return sorted(rows, key=lambda row: math.inf if row["bits"] is None else row["bits"])
 
 
@@ -190,16 +186,16 @@ def app(
     unseen: TelemetryConfig = {"auto_configure": False, "exclude": lambda scope: True}
     api = FastAPI(openapi_url=None, telemetry=unseen, max_body_size=MAX_BYTES)
     api.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    kept: dict[str, tuple[LanguageModel, saved_model.Config]] = {}
+    loaded: dict[str, tuple[LanguageModel, saved_model.Config]] = {}
     loading = threading.Lock()
 
     def load(name: str) -> tuple[LanguageModel, saved_model.Config]:
-        if name not in (names := found(models)):
+        if name not in (names := model_names(models)):
             raise UserError(f"unknown model {name!r} (allowed: {', '.join(names) or 'none'})")
         with loading:
-            if name not in kept:
-                kept[name] = saved_model.load(models / name, device)
-            return kept[name]
+            if name not in loaded:
+                loaded[name] = saved_model.load(models / name, device)
+            return loaded[name]
 
     @api.get("/")
     def page() -> HTMLResponse:
@@ -209,24 +205,25 @@ def app(
     @api.get("/models")
     def offer() -> dict[str, Any]:
         return {
-            "models": described(models, results, settings),
-            "settings": settings.sampling.model_dump() | {"seed": settings.seeds.sampling},
+            "models": model_rows(models, results, settings),
+            "settings": settings.sampling.model_dump(),
         }
 
     @api.post("/write")
-    def answer(wish: Wish) -> StreamingResponse:
-        model, config = load(wish.model)
+    def answer(request: TextRequest) -> StreamingResponse:
+        model, config = load(request.model)
         try:
-            ids = config.vocabulary.encode(wish.prompt)
+            ids = config.vocabulary.encode(request.prompt)
         except UserError as error:
             raise UserError(f"prompt: {error}") from None
-        entry = settings.entries.get(wish.model)
-        chosen = wish.model_copy(update={"context": entry.sampling.context if entry else None})
+        known = request.model in settings.names
+        context = settings.named(request.model).sampling.context if known else None
+        chosen = request.model_copy(update={"context": context})
         prompt_T = torch.tensor(ids).long().to(device)
 
         def lines() -> Iterator[str]:
             try:
-                for character in write(chosen, model, config, prompt_T, wish.seed):
+                for character in write(chosen, model, config, prompt_T):
                     if ended():
                         return
                     yield json.dumps(character._asdict()) + "\n"
@@ -234,7 +231,7 @@ def app(
                 RuntimeError
             ) as error:  # torch's word for weights that are not numbers, and others
                 reason = " ".join(str(error).split())
-                yield json.dumps({"error": f"{wish.model} cannot write: {reason}"}) + "\n"
+                yield json.dumps({"error": f"{request.model} cannot write: {reason}"}) + "\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
@@ -246,8 +243,8 @@ def app(
     def misread(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where, message = str(first["loc"][-1]).replace("_", "-"), first["msg"]
-        said = f"{where}: {message[0].lower()}{message[1:]}, not {reprlib.repr(first['input'])}"
-        return JSONResponse({"error": said}, 422)
+        line = f"{where}: {message[0].lower()}{message[1:]}, not {reprlib.repr(first['input'])}"
+        return JSONResponse({"error": line}, 422)
 
     return api
 
@@ -286,11 +283,11 @@ def main(host: str, port: int) -> None:
 
     \b
     Examples:
-      python -m charlm.serving.playground
-      python -m charlm.serving.playground --port 8000
+      charlm play
+      charlm play --port 8000
     """
     settings = params.load()
-    if not found(MODELS):
+    if not model_names(MODELS):
         raise UserError(f"no models in {MODELS}/: run `dvc repro` or `dvc pull` first")
     with listen(host, port) as listener:
         address, port, *_ = listener.getsockname()

@@ -1,4 +1,4 @@
-"""Models that MLflow can serve, registered by name: `python -m charlm.serving.registry`."""
+"""The command `register`: models that MLflow can serve, by name."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def main(name: str | None) -> None:
 
     \b
     Example:
-      mlflow models serve --env-manager local --port 5001 -m $(python -m charlm.serving.registry)
+      mlflow models serve --env-manager local --port 5001 -m $(charlm register)
     """
     settings = params.load()
     there = [each for each in settings.ranked if (MODELS / each / "weights.safetensors").is_file()]
@@ -172,7 +172,7 @@ def save(
 
     Args:
         path: a folder that is made.
-        folder: what `checkpoint.save` wrote; its name is that of an entry.
+        folder: of a saved model; its name is that of a run or an ensemble.
         settings: of which the entry's sampling becomes the signature's defaults.
         run_id: the run that made the weights.
         model_id: what MLflow calls the model.
@@ -181,7 +181,7 @@ def save(
     from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
-    drawn = settings.entry(folder.name).sampling
+    drawn = settings.named(folder.name).sampling
     signature = ModelSignature(
         Schema([ColSpec("string", "prompt")]),
         Schema([ColSpec("string")]),
@@ -191,7 +191,7 @@ def save(
                 ParamSpec("temperature", "double", drawn.temperature),
                 ParamSpec("top_k", "long", drawn.top_k),
                 ParamSpec("top_p", "double", drawn.top_p),
-                ParamSpec("seed", "long", settings.seeds.sampling),
+                ParamSpec("seed", "long", drawn.seed),
             ]
         ),
     )

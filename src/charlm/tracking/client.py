@@ -119,7 +119,7 @@ class Client:
         watch: bool = False,
     ) -> None:
         self._client: MlflowClient | None = None
-        self._experiment = experiment
+        self._experiment_id = ""
         self._root = root
         self._pipeline = pipeline
         self._watch = watch
@@ -129,7 +129,10 @@ class Client:
         self._pending: list[tuple[str, float, int, int]] = []
         self._known: set[int] = set()
         self._flushed = time.monotonic()
-        self._guard(self._connect)
+        try:
+            self._client, self._experiment_id = connect(experiment, root)
+        except Exception as error:
+            self._give_up(error)
 
     def start(
         self,
@@ -216,16 +219,16 @@ class Client:
 
     def _guard(self, action: "Callable[[MlflowClient], None]") -> None:
         """Run an action; at the first failure say so and give tracking up."""
+        if self._client is None:
+            return
         try:
-            if self._client is None and action != self._connect:
-                return
-            action(self._client)  # type: ignore[arg-type]  # _connect alone gets None
+            action(self._client)
         except Exception as error:
-            self._client = None
-            warn(str(error) or type(error).__name__)
+            self._give_up(error)
 
-    def _connect(self, _: Any) -> None:
-        self._client, self._experiment_id = connect(self._experiment, self._root)
+    def _give_up(self, error: Exception) -> None:
+        self._client = None
+        warn(str(error) or type(error).__name__)
 
     def _whole(self, client: "MlflowClient") -> Any:
         """Return the run of the pipeline or the experiment that DVC runs, if it has one."""

@@ -34,8 +34,10 @@ def point_metrics(row: dict[str, float]) -> tuple[int, dict[str, float]]:
 def evaluation_metrics(path: Path) -> dict[str, float]:
     """Return metrics.json as MLflow metrics: streaming.test.bits_per_char and so on."""
     content = read_json(path)
-    kept = {way: content[way] for way in ("windowed", "streaming") if way in content}
-    return {key: float(value) for key, value in flatten(kept)}
+    losses = {
+        way: content[way] for way in ("windowed", "windowed_256", "streaming") if way in content
+    }
+    return {key: float(value) for key, value in flatten(losses)}
 
 
 def entropy_metrics(path: Path) -> dict[str, float]:

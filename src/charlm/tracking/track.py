@@ -12,7 +12,8 @@ from charlm.config import params
 from charlm.data import encoding
 from charlm.errors import UserError
 from charlm.files import project_root, read_json, write_text
-from charlm.report import page
+from charlm.report.figures import training_picture
+from charlm.report.leaderboard import read_curve
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -27,11 +28,11 @@ def main() -> None:
 
     \b
     Example:
-      MLFLOW_TRACKING_URI=http://mlflow.example.org:5000 python -m charlm.tracking.track
+      MLFLOW_TRACKING_URI=http://mlflow.example.org:5000 charlm track
     """
     settings = params.load()
     client = tracking.Client(settings.corpus.name, project_root())
-    there = [name for name in settings.entries if (MODELS / name / "weights.safetensors").is_file()]
+    there = [name for name in settings.names if (MODELS / name / "weights.safetensors").is_file()]
     if not there:
         raise UserError("no models in models/: run `dvc repro` or `dvc pull` first")
     added = [name for name in there if add(client, name, settings)]
@@ -48,44 +49,41 @@ def add(client: tracking.Client, name: str, settings: params.Params) -> bool:
     missing = client.works and not client.knows(weights)
     if missing and client.works:
         config = read_json(folder / "config.json")
-        entry = settings.entry(name)
-        scale = {"scale": entry.scale} if isinstance(entry, params.Trained) else {}
         files = [folder / "weights.safetensors", folder / "config.json"]
         client.start(
             name,
-            {"entry": name, **scale, **{k: v for k, v in config.items() if k != "symbols"}},
-            {"charlm.added": "by charlm.tracking.track, from files"},
+            {"entry": name, "scale": settings.scale}
+            | {key: value for key, value in config.items() if key != "symbols"},
+            {"charlm.added": "by charlm track, from files"},
             {"name": settings.corpus.name, **encoding.describe(ENCODED)},
         )
-        extra: dict[str, float] = {}
-        if isinstance(entry, params.Trained):
+        layers: dict[str, float] = {}
+        if name in settings.runs:
             files += [results / "curve.csv", results / "activations.json"]
-            for row in page.read_curve(results / "curve.csv"):
+            for row in read_curve(results / "curve.csv"):
                 client.point(*tracking.point_metrics(row), int(time.time() * 1000))
-            extra = tracking.flow_metrics(read_json(results / "activations.json"))
-        client.finish(extra, {"weights_sha256": weights}, files)
+            layers = tracking.flow_metrics(read_json(results / "activations.json"))
+        client.finish(layers, {"weights_sha256": weights}, files)
     metrics = tracking.evaluation_metrics(results / "metrics.json")
     with tempfile.TemporaryDirectory() as scratch:
-        client.attach(weights, metrics, results_of(name, settings, Path(scratch)))
+        client.attach(weights, metrics, results_of(name, Path(scratch)))
     return missing
 
 
-def results_of(name: str, settings: params.Params, scratch: Path) -> list[Path]:
+def results_of(name: str, scratch: Path) -> list[Path]:
     """Return the files of later stages that a model's run holds, with a picture if it has a curve.
 
     Args:
-        name: of any model.
-        settings: of params.yaml.
+        name: of a run or an ensemble.
         scratch: a folder for the picture.
     """
     folder = RESULTS / name
-    # A repeat draws no text.
-    files = [file for file in (folder / "metrics.json", folder / "sample.txt") if file.is_file()]
-    if name in settings.by_steps:
-        curve = page.read_curve(folder / "curve.csv")
-        drawn = page.training_picture(curve, read_json(folder / "activations.json"))
+    files = [folder / "metrics.json", folder / "sample.txt"]
+    curve = read_curve(folder / "curve.csv") if (folder / "curve.csv").is_file() else []
+    if curve:
+        picture = training_picture(curve, read_json(folder / "activations.json"))
         files.append(scratch / name / "training.svg")
-        write_text(files[-1], drawn)
+        write_text(files[-1], picture)
     return files
 
 

@@ -79,7 +79,7 @@ class Tracker:
         source = str(Path(__file__).parent.parent.parent)
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __package__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -170,7 +170,7 @@ def _processor_seconds(process_id: int) -> float:
     return float(times.user + times.system)
 
 
-def _serve(lines: IO[str]) -> None:
+def serve(lines: IO[str]) -> None:
     """Do what a `Tracker` sends, until it ends."""
     # What was sent is taken at once, so that a slow server never holds the training up.
     calls: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -207,7 +207,3 @@ def _serve(lines: IO[str]) -> None:
         getattr(client, method)(*arguments)
         mark()
     client.fail("KILLED")
-
-
-if __name__ == "__main__":
-    _serve(sys.stdin)

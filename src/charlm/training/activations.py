@@ -3,7 +3,7 @@
 Hooks look on; the models know nothing of it. At initialisation these numbers say whether training
 starts from not knowing (logits near 0, a loss of ln V) or from being sure of nonsense.
 
-Source: the "perceptron to MLP" document (section C of the table of sources); Glorot and Bengio,
+Source: the "perceptron to MLP" document (document C of docs/published.md); Glorot and Bengio,
 "Understanding the difficulty of training deep feedforward neural networks", 2010.
 
 Shapes: B batch, T time, V vocabulary.

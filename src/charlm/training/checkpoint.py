@@ -1,16 +1,17 @@
-"""Keeping a training: all that it needs to go on where it was, in one file, replaced whole.
+"""Checkpoints: all that a stopped training needs to go on, in one file that is replaced whole.
 
-A snapshot is used by the training that it was made by and by no other: its fingerprint covers
-parameters, data, code, versions and threads. What goes on from it ends in the same bytes as what
-was never stopped. One training at a time may use a file: a lock says so, which the system takes
-away from a process that dies.
+A checkpoint is used only by the training that wrote it: its fingerprint covers parameters, data,
+code, versions and threads. A training that goes on from it ends in the same bytes as one that was
+never stopped. A lock keeps a second training from using the file; the system releases it when a
+process dies.
 """
 
 import hashlib
+import itertools
 import json
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -18,23 +19,25 @@ from typing import Any, Self
 
 import safetensors
 import safetensors.torch
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor
 
 from charlm.errors import UserError
 from charlm.files import sha256, write_bytes
+from charlm.models.base import LanguageModel, State
 
 FOLDER = Path(".checkpoints")
-"""Beside the outputs, which DVC removes before a stage runs; git and DVC ignore it."""
+"""Apart from the outputs, which DVC removes before a stage runs; git and DVC ignore it."""
 
 
 class Interrupted(Exception):
-    """A training was asked to stop, and was kept.
+    """A signal stopped a training, after a checkpoint.
 
     Attributes:
         status: exit status of its process, 128 and the signal's number.
-        step: optimiser steps that were taken and kept.
+        step: optimiser steps in the checkpoint.
     """
 
     def __init__(self, number: int, step: int) -> None:
@@ -44,8 +47,13 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A training at one moment: numbers by name, and what JSON can say."""
+class Checkpoint:
+    """A training at one moment: tensors by name, and the rest as JSON.
+
+    Attributes:
+        tensors: weights, optimiser, carried state and random states.
+        content: steps, curve and the form of the state.
+    """
 
     tensors: dict[str, Tensor]
     content: dict[str, Any]
@@ -55,29 +63,30 @@ def fingerprint(parts: Iterable[Any]) -> str:
     """Return one digest of everything that decides what a training becomes.
 
     Args:
-        parts: files, whose content counts, and anything that JSON can say.
+        parts: files, whose content counts, and values that JSON can hold.
     """
     digest = hashlib.sha256()
     for part in parts:
-        whole = isinstance(part, Path)
-        found = sha256(part) if whole else hashlib.sha256(json.dumps(part).encode()).hexdigest()
-        digest.update(bytes.fromhex(found))
+        if isinstance(part, Path):
+            digest.update(bytes.fromhex(sha256(part)))
+        else:
+            digest.update(hashlib.sha256(json.dumps(part).encode()).digest())
     return digest.hexdigest()
 
 
-class Keeper:
-    """The snapshot of one training, and the signals that ask it to stop.
+class CheckpointFile:
+    """The checkpoint of one training, and the signals that ask it to stop.
 
-    Within `with`, nobody else can keep a training in the same file, and Ctrl-C or SIGTERM makes
-    `due` true instead of ending the process; a second Ctrl-C ends it.
+    Within `with`, no other training can use the file, and Ctrl-C or SIGTERM makes `due` true
+    instead of ending the process; a second Ctrl-C ends it.
 
     Args:
-        path: of the snapshot.
-        identity: fingerprint of the training; a snapshot of another is not used.
-        seconds: between two snapshots.
+        path: of the file.
+        identity: fingerprint of the training; a checkpoint of another training is not used.
+        seconds: between two checkpoints.
 
     Raises:
-        UserError: on entering, if another process keeps a training there.
+        UserError: on entering, if another process uses the file.
     """
 
     def __init__(self, path: Path, identity: str, seconds: float) -> None:
@@ -85,7 +94,7 @@ class Keeper:
         self._identity = identity
         self._seconds = seconds
         self._lock = FileLock(path.with_suffix(".lock"), timeout=0)
-        self._kept = time.monotonic()
+        self._saved = time.monotonic()
         self._signal = 0
         self._handlers: dict[int, Any] = {}
 
@@ -118,38 +127,101 @@ class Keeper:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a snapshot, or a signal asks for one."""
-        return bool(self._signal) or time.monotonic() - self._kept >= self._seconds
+        """Whether it is time for a checkpoint, or a signal asks for one."""
+        return bool(self._signal) or time.monotonic() - self._saved >= self._seconds
 
-    def load(self) -> Snapshot | None:
-        """Return this training's snapshot, if there is one.
+    def load(self) -> Checkpoint | None:
+        """Return this training's checkpoint, if there is one.
 
-        What another training left is not used, nor is a damaged file; both are replaced by the
-        next snapshot.
+        A checkpoint of another training is not used, nor is a damaged file; the next checkpoint
+        replaces both.
         """
         try:
             with safetensors.safe_open(self._path, framework="pt") as file:
                 content = json.loads((file.metadata() or {}).get("content", "{}"))
                 if content.get("identity") != self._identity:
                     return None
-                return Snapshot({name: file.get_tensor(name) for name in file.keys()}, content)  # noqa: SIM118
+                return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, content)  # noqa: SIM118
         except (OSError, SafetensorError, ValueError):
             return None
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Replace the file.
 
         Raises:
             Interrupted: a signal asked for it.
         """
-        content = {"identity": self._identity, **snapshot.content}
+        content = {"identity": self._identity, **checkpoint.content}
         # Parts of one tensor cannot be written side by side, copies of them can.
-        tensors = {name: t.detach().cpu().clone() for name, t in snapshot.tensors.items()}
+        tensors = {name: t.detach().cpu().clone() for name, t in checkpoint.tensors.items()}
         write_bytes(self._path, safetensors.torch.save(tensors, {"content": json.dumps(content)}))
-        self._kept = time.monotonic()
+        self._saved = time.monotonic()
         if self._signal:
             raise Interrupted(self._signal, content["step"])
 
-    def forget(self) -> None:
-        """Remove the file: the training has ended and its outputs are written."""
+    def remove(self) -> None:
+        """Remove the file, once the training has ended and its outputs are written."""
         self._path.unlink(missing_ok=True)
+
+
+def capture(
+    model: LanguageModel, optimizer: torch.optim.Optimizer, state: State, progress: dict[str, Any]
+) -> Checkpoint:
+    """Return the checkpoint of a training between two steps.
+
+    Args:
+        model: with its weights.
+        optimizer: of the model's parameters.
+        state: carried into the next batch.
+        progress: what the loop counts, as JSON.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for place, parameter in enumerate(model.parameters()):
+        for name, value in optimizer.state[parameter].items():
+            # SGD without momentum remembers None.
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{place}.{name}"] = value
+    parts: list[Tensor] = []
+    content = {**progress, "state": _form(state, parts)}
+    tensors |= {f"state.{place}": tensor for place, tensor in enumerate(parts)}
+    tensors["random.cpu"] = torch.get_rng_state()
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    return Checkpoint(tensors, content)
+
+
+def restore(
+    checkpoint: Checkpoint, model: LanguageModel, optimizer: torch.optim.Optimizer
+) -> State:
+    """Put weights, optimiser and random states back, and return the carried state."""
+    tensors = checkpoint.tensors
+    device = next(model.parameters()).device
+    model.load_state_dict(
+        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    )
+    parameters = list(model.parameters())
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, place, key = name.split(".")
+            optimizer.state[parameters[int(place)]][key] = tensor.to(device)
+    torch.set_rng_state(tensors["random.cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    parts = (tensors[f"state.{place}"].to(device) for place in itertools.count())
+    return _filled(checkpoint.content["state"], parts)
+
+
+def _form(state: State, parts: list[Tensor]) -> Any:
+    """Return a state's form as JSON; its tensors go to `parts`, in order."""
+    if isinstance(state, Tensor):
+        parts.append(state)
+        return "tensor"
+    return [_form(part, parts) for part in state] if isinstance(state, tuple) else state
+
+
+def _filled(form: Any, parts: Iterator[Tensor]) -> State:
+    """Return the state of a form, with its tensors taken from `parts`."""
+    if form == "tensor":
+        return next(parts)
+    return tuple(_filled(part, parts) for part in form) if isinstance(form, list) else form

@@ -1,4 +1,4 @@
-"""Training steps captured once as a CUDA graph and replayed: a GPU then never waits for Python.
+"""CUDA graphs: training steps captured once and replayed, so that a GPU never waits for Python.
 
 Most models here are small: a GPU computes a step in less time than Python needs to ask for it. So
 several steps, with their dropout, clipping and optimiser, are captured as one graph, which one call
@@ -19,12 +19,11 @@ from torch import Tensor
 from charlm.data.batches import Batch
 from charlm.models.base import State
 
-Step = Callable[[Batch, State, "float | Tensor"], tuple[Tensor, State]]
-"""Takes a batch, the state before it and the learning rate; returns the loss and the state after
-it, both detached."""
+Step = Callable[[Batch, "float | Tensor", State], tuple[Tensor, State]]
+"""Takes a batch, a learning rate and the state before; returns the loss and the state after."""
 
-Take = Callable[[Iterable[Batch], Sequence[float], State], tuple[list[Tensor], State]]
-"""Takes steps: batches, a learning rate for each, and the state; returns losses and state."""
+Steps = Callable[[Iterable[Batch], Sequence[float], State], tuple[list[Tensor], State]]
+"""Takes batches, a learning rate for each, and the state; returns losses and the last state."""
 
 
 def plain(
@@ -40,12 +39,12 @@ def plain(
     """
     losses = []
     for batch, rate in zip(batches, rates, strict=True):
-        loss, state = step(batch, None if batch.fresh else state, rate)
+        loss, state = step(batch, rate, None if batch.fresh else state)
         losses.append(loss)
     return losses, state
 
 
-class Replayed:
+class GraphedSteps:
     """Takes steps as `plain` does, K at a time by a CUDA graph.
 
     Steps that the graph does not fit are taken one by one: those of the first call, in which the
@@ -87,29 +86,25 @@ class Replayed:
             return False
         if self._carries and (state is None or any(batch.fresh for batch in batches)):
             return False
-        return self._graph is None or batches[0].inputs_BT.shape == self._inputs_KBT.shape[1:]
+        return self._graph is None or batches[0].inputs_BT.shape == self._batches[0].shape[1:]
 
     def _replay(
         self, batches: list[Batch], rates: Sequence[float], state: State
     ) -> tuple[list[Tensor], State]:
-        inputs_KBT = torch.stack([batch.inputs_BT for batch in batches])
-        targets_KBT = torch.stack([batch.targets_BT for batch in batches])
-        rates_K = torch.tensor(rates).to(inputs_KBT.device)
+        new = _stacked(batches)
+        rates_K = torch.tensor(rates).to(new[0].device)
         if self._graph is None:
-            self._capture(inputs_KBT, targets_KBT, rates_K, state)
+            self._capture(new, rates_K, state)
         assert self._graph is not None
-        self._inputs_KBT.copy_(inputs_KBT)
-        self._targets_KBT.copy_(targets_KBT)
+        copy(new, self._batches)
         self._rates_K.copy_(rates_K)
         if self._carries:
             copy(state, self._state)
         self._graph.replay()
         return list(self._losses_K.clone().unbind()), self._state
 
-    def _capture(
-        self, inputs_KBT: Tensor, targets_KBT: Tensor, rates_K: Tensor, state: State
-    ) -> None:
-        self._inputs_KBT, self._targets_KBT = inputs_KBT.clone(), targets_KBT.clone()
+    def _capture(self, batches: tuple[Tensor, ...], rates_K: Tensor, state: State) -> None:
+        self._batches = cloned(batches)
         self._rates_K = rates_K.clone()
         self._state = cloned(state) if self._carries else None
         self._graph = torch.cuda.CUDAGraph()
@@ -120,13 +115,20 @@ class Replayed:
     def _run(self) -> None:
         """Take K steps from what the graph reads; leave losses and state where it leaves them."""
         batches = [
-            Batch(inputs_BT, targets_BT, fresh=not self._carries)
-            for inputs_BT, targets_BT in zip(self._inputs_KBT, self._targets_KBT, strict=True)
+            Batch(inputs_BT, targets_BT, not self._carries, *features)
+            for inputs_BT, targets_BT, *features in zip(*self._batches, strict=True)
         ]
         losses, state = plain(self._step, batches, self._rates_K.unbind(), self._state)
         self._losses_K = torch.stack(losses)
         if self._carries:
             copy(state, self._state)
+
+
+def _stacked(batches: list[Batch]) -> tuple[Tensor, ...]:
+    """Return inputs and targets of K batches, K x B x T, and features if they have any."""
+    parts = [[batch.inputs_BT for batch in batches], [batch.targets_BT for batch in batches]]
+    features = [b.features_BTKV for b in batches if b.features_BTKV is not None]
+    return tuple(torch.stack(part) for part in ([*parts, features] if features else parts))
 
 
 def cloned(state: State) -> State:

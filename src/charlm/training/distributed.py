@@ -41,7 +41,13 @@ class Ranks:
         if rows < self.size:
             raise ValueError(f"{rows} sequences cannot be shared by {self.size} processes")
         first, last = (rows * rank // self.size for rank in (self.rank, self.rank + 1))
-        mine = Batch(batch.inputs_BT[first:last], batch.targets_BT[first:last], batch.fresh)
+        features_BTKV = batch.features_BTKV
+        mine = Batch(
+            batch.inputs_BT[first:last],
+            batch.targets_BT[first:last],
+            batch.fresh,
+            None if features_BTKV is None else features_BTKV[first:last],
+        )
         return mine, (last - first) * self.size / rows
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -74,9 +80,14 @@ class Ranks:
 ALONE = Ranks()
 
 
+def launched() -> bool:
+    """Return whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def start(device: torch.device) -> tuple[Ranks, torch.device]:
     """Join the processes that torchrun started, if it did; return the device of this one too."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not launched():
         return ALONE, device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

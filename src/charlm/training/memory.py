@@ -8,14 +8,14 @@ import psutil
 import torch
 
 from charlm.errors import UserError
-from charlm.models.base import LanguageModel, ResidualModel
+from charlm.models.base import LanguageModel
 
 if TYPE_CHECKING:
     from charlm.config.training import Training
     from charlm.saved_model import Config
 
 COPIES = {"sgd": 1, "adam": 3, "adamw": 3}
-"""Of the weights, beside them: gradients, and what an optimiser remembers."""
+"""Numbers per weight beside the weight itself: its gradient, and what the optimiser remembers."""
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 
@@ -79,38 +79,37 @@ def _bounded(size: int) -> Iterator[None]:
             resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def check(
-    name: str, model: LanguageModel, budget: "Training", characters: int, symbols: int
-) -> None:
+def check(name: str, model: LanguageModel, plan: "Training", characters: int, symbols: int) -> None:
     """Refuse a training that needs more memory than there is, by what it needs at least.
 
-    That is gradients, optimiser, a step's logits with their gradients, and what the counts of a
-    residual model say of the whole text; what layers keep for the way back comes on top.
+    That is gradients, optimiser, a step's logits with their gradients, and the features of the
+    whole text; what layers keep for the backward pass comes on top.
 
     Args:
         name: of the entry.
         model: on the device that it is to be trained on.
-        budget: how it is to be trained.
+        plan: the training configuration.
         characters: of the text.
         symbols: of the vocabulary.
 
     Raises:
         UserError: it does not fit; the message has the numbers.
     """
+    if not plan.steps_on(characters):
+        return
     device = next(model.parameters()).device
     available = psutil.virtual_memory().available
     if device.type == "cuda":
         available = torch.cuda.mem_get_info(device)[0]
-    predicted = budget.characters_a_step(characters)
-    of_weights = FLOAT_BYTES * COPIES[budget.optimizer] * model.parameter_count
+    predicted = plan.characters_per_step(characters)
+    of_weights = FLOAT_BYTES * COPIES[plan.optimizer] * model.parameter_count
     of_logits = FLOAT_BYTES * 2 * predicted * symbols
-    told = model.sources * symbols if isinstance(model, ResidualModel) else 0
-    of_counts = HALF_BYTES * characters * told
-    if of_weights + of_logits + of_counts > available:
-        counts = f", {of_counts:,} for what counts say of the text" if of_counts else ""
+    of_features = HALF_BYTES * characters * model.features * symbols
+    if of_weights + of_logits + of_features > available:
+        features = f", {of_features:,} for features of the text" if of_features else ""
         raise UserError(
             f"{name} needs at least {of_weights:,} bytes for {model.parameter_count:,} parameters "
-            f"and {of_logits:,} for {predicted:,} characters a step of {symbols:,} symbols"
-            f"{counts}, but {available:,} are available: "
+            f"and {of_logits:,} for {predicted:,} characters per step of {symbols:,} symbols"
+            f"{features}, but {available:,} are available: "
             "choose smaller sizes, or a smaller batch or block"
         )

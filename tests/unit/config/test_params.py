@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from charlm import check, models
-from charlm.config import params
+from charlm import check
+from charlm.config import architectures, params
 from charlm.config.training import Training
 from charlm.errors import UserError
 from tests.workspace import PROJECT
@@ -37,12 +37,12 @@ def set_key(content, key, value):
 def test_the_committed_file_is_good_at_every_scale(content):
     for scale in params.SCALES:
         parsed = params.parse({**content, "scale": scale}, "params.yaml")
-        assert {entry.scale for entry in parsed.models.values()} == {scale}
+        assert parsed.scale == scale
 
 
-def test_scale_picks_the_budget(content):
-    quick = params.parse(content, "p").model("gpt")
-    full = params.parse({**content, "scale": "full"}, "p").model("gpt")
+def test_scale_picks_sizes_and_training(content):
+    quick = params.parse(content, "p").run("gpt")
+    full = params.parse({**content, "scale": "full"}, "p").run("gpt")
     assert (quick.architecture["width"], quick.training.batch) == (128, 12)
     assert (full.architecture["width"], full.training.batch) == (384, 64)
 
@@ -51,19 +51,19 @@ def test_scale_picks_the_budget(content):
     ("key", "value", "expected"),
     [
         ("scale", "quik", "params.yaml: scale: input should be 'smoke', 'quick' or 'full'"),
-        ("sead", 1, "params.yaml: sead: unknown key 'sead' (did you mean 'seeds'?)"),
+        ("excerp", 1, "params.yaml: excerp: unknown key 'excerp' (did you mean 'excerpt'?)"),
         ("corpus.pth", "x", "params.yaml: corpus.pth: unknown key 'pth' (did you mean 'path'?)"),
         ("split.train", 0.8, "params.yaml: split: train, validation and test must sum to 1"),
         ("split.test", "x", "params.yaml: split.test: input should be a valid number, not 'x'"),
         ("entropy.orders", [2, 1], "params.yaml: entropy: orders must ascend"),
         ("entropy.orders", [0], "params.yaml: entropy.orders[0]: input should be greater"),
-        ("seeds.training", -1, "params.yaml: seeds.training: input should be greater"),
-        ("seeds.training", True, "params.yaml: seeds.training: input should be a valid integer"),
+        ("sampling.seed", -1, "params.yaml: sampling.seed: input should be greater"),
+        ("sampling.seed", True, "params.yaml: sampling.seed: input should be a valid integer"),
         ("sampling.top_k", 0, "params.yaml: sampling.top_k: input should be greater"),
         ("sampling.top_p", 1.5, "params.yaml: sampling.top_p: input should be less"),
         ("sampling.prompt", "", "params.yaml: sampling.prompt: string should have at least 1"),
         ("models", [], "params.yaml: models: must be a mapping"),
-        ("models", {}, "params.yaml: models: must be a mapping with at least one entry"),
+        ("runs", {}, "params.yaml: runs: must have at least one run"),
         ("models.Bad name", {}, "params.yaml: models: 'Bad name' cannot be a name"),
         (
             "models.lstm.model",
@@ -126,120 +126,98 @@ def test_scale_picks_the_budget(content):
         (
             "models.lstm.training.epochs",
             3,
-            "params.yaml: models.lstm.smoke: one of steps and epochs must be a number",
+            "params.yaml: models.lstm.smoke: one of steps and epochs must be null",
         ),
         ("models.rnn.sampling", None, "params.yaml: models.rnn.sampling: must be a mapping"),
         (
             "models.lstm.model",
-            "kneser_ney",
-            "params.yaml: models.lstm.model: unknown model 'kneser_ney' (allowed: attention",
+            "ensemble",
+            "params.yaml: models.lstm.model: unknown model 'ensemble' (allowed: attention",
         ),
-        ("counted", None, "params.yaml: counted: must be a mapping ({} if empty)"),
-        ("counted.kneser_ney", 3, "params.yaml: counted.kneser_ney: must be a mapping"),
+        ("training", None, "params.yaml: training: must be a mapping ({} if empty)"),
         (
-            "residuals.residual_lstm.model",
-            "lstm",
-            "params.yaml: residuals.residual_lstm.model: unknown model 'lstm' (allowed: residual_",
-        ),
-        (
-            "residuals.residual_lstm.quick.folds",
-            1,
-            "params.yaml: residuals.residual_lstm.quick.folds: input should be greater",
-        ),
-        (
-            "residuals.residual_lstm.quick.hiden",
+            "training.stesp",
             3,
-            "params.yaml: residuals.residual_lstm.quick: unknown key 'hiden' (did you mean 'hid",
-        ),
-        ("residuals", None, "params.yaml: residuals: must be a mapping ({} if empty)"),
-        (
-            "counted.kneser_ney.model",
-            "lstm",
-            "params.yaml: counted.kneser_ney.model: unknown model 'lstm' (allowed: kneser_ney)",
+            "params.yaml: training.stesp: unknown key 'stesp' (did you mean 'steps'?)",
         ),
         (
-            "counted.kneser_ney.architecture.ordr",
+            "training.batch",
+            0,
+            "params.yaml: training.batch: input should be greater than or equal to 1",
+        ),
+        (
+            "models.ngram_lstm.quick.folds",
+            1,
+            "params.yaml: models.ngram_lstm.quick.folds: input should be greater",
+        ),
+        (
+            "models.kneser_ney.architecture.ordr",
             7,
-            "params.yaml: counted.kneser_ney.architecture.ordr: unknown key 'ordr' (did you mean "
+            "params.yaml: models.kneser_ney.architecture: unknown key 'ordr' (did you mean "
             "'order'?)",
         ),
         (
-            "counted.kneser_ney.architecture.order",
+            "models.kneser_ney.architecture.order",
             0,
-            "params.yaml: counted.kneser_ney.architecture.order: input should be greater",
+            "params.yaml: models.kneser_ney.architecture.order: input should be greater",
         ),
         (
-            "counted.kneser_ney.architecture",
-            None,
-            "params.yaml: counted.kneser_ney.architecture: must be a mapping ({} if empty)",
+            "models.kneser_ney.quick.steps",
+            9,
+            "params.yaml: models.kneser_ney.quick: a model that only counts has no steps or epochs",
         ),
         (
-            "counted.kneser_ney.block",
-            "x",
-            "params.yaml: counted.kneser_ney.block: input should be a valid integer, not 'x'",
-        ),
-        (
-            "counted.kneser_ney.quick",
-            {},
-            "params.yaml: counted.kneser_ney.quick: unknown key 'quick' (allowed: model, ",
-        ),
-        (
-            "counted.kneser_ney.sampling.top_k",
-            0,
-            "params.yaml: counted.kneser_ney.sampling.top_k: input should be greater",
-        ),
-        (
-            "counted.lstm",
-            {"model": "kneser_ney", "architecture": {"order": 2}, "block": 8, "sampling": {}},
-            "params.yaml: counted.lstm: the zoo has an entry of this name already",
-        ),
-        (
-            "reproductions.rnn_all.entri",
-            "rnn",
-            "params.yaml: reproductions.rnn_all.entri: unknown key 'entri' (did you mean 'entry'?)",
-        ),
-        (
-            "adaptive.lstm.evry",
+            "dynamic.lstm.evry",
             3,
-            "params.yaml: adaptive.lstm.evry: unknown key 'evry' (did you mean 'every'?)",
+            "params.yaml: dynamic.lstm.evry: unknown key 'evry' (did you mean 'every'?)",
         ),
         (
-            "adaptive.kneser_ney",
+            "dynamic.kneser_ney",
             {"every": 40, "learning_rate": 0.1, "epsilon": 0.1, "decay": 0.0}
             | {"statistics": 9, "recount": 9},
-            "params.yaml: adaptive.kneser_ney: unknown model 'kneser_ney' (allowed: perceptron_",
+            "params.yaml: dynamic.kneser_ney: unknown run 'kneser_ney' (allowed: perceptron_",
         ),
         (
-            "adaptive.lstm.every",
+            "dynamic.lstm.every",
             0,
-            "params.yaml: adaptive.lstm.every: input should be greater than or equal to 1",
+            "params.yaml: dynamic.lstm.every: input should be greater than or equal to 1",
         ),
-        ("mixtures", None, "params.yaml: mixtures: must be a mapping ({} if empty)"),
+        ("ensembles", None, "params.yaml: ensembles: must be a mapping ({} if empty)"),
         (
-            "mixtures.mixture.first",
+            "ensembles.mixture.first",
             "lstn",
-            "params.yaml: mixtures.mixture.first: unknown model 'lstn' (did you mean 'lstm'?); "
+            "params.yaml: ensembles.mixture.first: unknown run 'lstn' (did you mean 'lstm'?); "
             "without it, leave mixture out too",
         ),
         (
-            "mixtures.mixture.second",
+            "ensembles.mixture.second",
             "mixture",
-            "params.yaml: mixtures.mixture.second: unknown model 'mixture'",
+            "params.yaml: ensembles.mixture.second: unknown run 'mixture'",
         ),
         (
-            "mixtures.mixture.first",
+            "ensembles.mixture.second",
+            "rnn_all",
+            "params.yaml: ensembles.mixture.second: unknown run 'rnn_all'",
+        ),
+        (
+            "ensembles.mixture.first",
             "lstm",
-            "params.yaml: mixtures.mixture.second: lstm is the first member already",
+            "params.yaml: ensembles.mixture.second: lstm is the first member already",
         ),
         (
-            "mixtures.mixture.mixing",
+            "ensembles.mixture.mixing",
             "sum",
-            "params.yaml: mixtures.mixture.mixing: input should be 'linear', 'geometric' or 'best'",
+            "params.yaml: ensembles.mixture.mixing: input should be 'linear', 'geometric' or",
         ),
         (
-            "mixtures.mixture.model",
+            "ensembles.mixture.model",
             "lstm",
-            "params.yaml: mixtures.mixture.model: unknown model 'lstm' (allowed: mixture)",
+            "params.yaml: ensembles.mixture.model: unknown key 'model' (allowed: first, second, ",
+        ),
+        (
+            "ensembles.lstm",
+            {"first": "gpt", "second": "gru", "mixing": "best", "sampling": {}},
+            "params.yaml: ensembles.lstm: there is a run of this name; choose another",
         ),
         (
             "models.rnn.sampling.topk",
@@ -269,40 +247,31 @@ def test_scale_picks_the_budget(content):
         ("sampling.context", "blok", "params.yaml: sampling.context: must be a positive number up"),
         ("sampling.context", 0, "params.yaml: sampling.context: must be a positive number up"),
         (
-            "reproductions.rnn_all.entry",
+            "runs.rnn_all.entri",
+            "rnn",
+            "params.yaml: runs.rnn_all.entri: unknown key 'entri' (did you mean 'entry'?)",
+        ),
+        (
+            "runs.rnn_all.entry",
             "rnm",
-            "params.yaml: reproductions.rnn_all.entry: unknown model 'rnm' (did you mean 'rnn'?)",
+            "params.yaml: runs.rnn_all.entry: unknown entry of models 'rnm' (did you mean 'rnn'?)",
         ),
         (
-            "reproductions.rnn_all.model",
+            "runs.rnn_all.model",
             "gru",
-            "params.yaml: reproductions.rnn_all.model: must be rnn, as in models.rnn",
+            "params.yaml: runs.rnn_all.model: must be rnn, as in models.rnn",
         ),
         (
-            "reproductions.rnn_all.trained_on",
-            "train",
-            "params.yaml: reproductions.rnn_all.trained_on: input should be 'all'",
+            "runs.rnn_all.text",
+            "some",
+            "params.yaml: runs.rnn_all.text: input should be 'train' or 'all', not 'some'",
         ),
+        ("runs.bigram_2.seed", -1, "params.yaml: runs.bigram_2.seed: input should be"),
+        ("runs.bigram_2", 3, "params.yaml: runs.bigram_2: must be a mapping"),
         (
-            "reproductions.rnn",
-            {"entry": "rnn", "model": "rnn", "trained_on": "all"},
-            "params.yaml: reproductions.rnn: the zoo has an entry of this name",
-        ),
-        (
-            "repeats.bigram_2.entry",
-            "bigrm",
-            "params.yaml: repeats.bigram_2.entry: unknown model 'bigrm' (did you mean 'bigram'?)",
-        ),
-        (
-            "repeats.rnn_all",
-            {"entry": "rnn", "model": "rnn", "seed": 1},
-            "params.yaml: repeats.rnn_all: the zoo has an entry of this name",
-        ),
-        ("repeats.bigram_2.seed", -1, "params.yaml: repeats.bigram_2.seed: input should be"),
-        (
-            "reproductions.Bad",
-            {"entry": "rnn", "model": "rnn", "trained_on": "all"},
-            "params.yaml: reproductions: 'Bad' cannot be a name",
+            "runs.Bad",
+            {"entry": "rnn", "model": "rnn", "text": "all", "seed": 1},
+            "params.yaml: runs: 'Bad' cannot be a name",
         ),
     ],
 )
@@ -311,62 +280,80 @@ def test_each_mistake_is_one_line_naming_file_and_key(content, key, value, expec
     assert message(content).startswith(expected)
 
 
-def test_a_reproduction_is_its_entry_on_all_of_the_text(content):
+def test_a_run_is_its_entry_with_a_text_and_a_seed(content):
     parsed = params.parse(content, "p")
-    ours, theirs = parsed.model("mlp"), parsed.model("mlp_all")
-    assert (ours.trained_on, theirs.trained_on) == ("train", "all")
-    assert theirs.name == "mlp_all"
-    assert theirs.training == ours.training
-    assert list(parsed.trained)[: len(parsed.models)] == list(parsed.models)
-    assert "mlp_all" not in parsed.ranked
+    ours, everything, again = (parsed.run(name) for name in ("mlp", "mlp_all", "bigram_2"))
+    assert (ours.text, everything.text) == ("train", "all")
+    assert (everything.name, everything.entry) == ("mlp_all", "mlp")
+    assert everything.training == ours.training == parsed.models["mlp"].training
+    assert again.training == parsed.run("bigram").training
+    assert (parsed.run("bigram").seed, again.seed) == (1, 11)
 
 
-def test_a_repeat_is_its_entry_with_another_seed(content):
+def test_the_ranking_is_of_first_runs_on_train_and_ensembles(content):
     parsed = params.parse(content, "p")
-    ours, again = parsed.model("bigram"), parsed.model("bigram_2")
-    assert again == ours.model_copy(update={"name": "bigram_2"})
-    assert "bigram_2" not in {**parsed.ranked, **parsed.trained}
-    assert parsed.seeds_of("bigram") == parsed.seeds
-    seeds = parsed.seeds_of("bigram_2")
-    assert (seeds.initialisation, seeds.training, seeds.sampling) == (11, 11, parsed.seeds.sampling)
+    assert parsed.ranked == [*parsed.models, "mixture"]
+    assert parsed.repeats("bigram") == ["bigram_2", "bigram_3"]
+    assert parsed.repeats("lstm") == parsed.repeats("mixture") == []
+    assert parsed.names == [*parsed.runs, *parsed.ensembles]
 
 
-def test_a_model_that_counts_is_ranked_and_has_no_budget(content):
+def test_an_entry_says_only_what_differs(content):
     parsed = params.parse(content, "p")
-    assert list(parsed.ranked) == [*parsed.by_steps, "kneser_ney", "mixture"]
-    assert set(parsed.entries) == {*parsed.ranked, *parsed.reproductions, *parsed.repeats}
-    assert parsed.counts("kneser_ney").architecture == {"order": 7}
-    assert parsed.entry("kneser_ney").sampling == parsed.sampling
-    with pytest.raises(UserError, match="unknown model 'kneser_ney'"):
-        parsed.model("kneser_ney")
-    with pytest.raises(UserError, match=r"unknown counted model 'lstm' \(allowed: kneser_ney\)"):
-        parsed.counts("lstm")
+    assert parsed.run("bigram").training.betas == content["training"]["betas"]
+    set_key(content, "training.betas", [0.5, 0.6])
+    changed = params.parse(content, "p")
+    assert changed.run("bigram").training.betas == [0.5, 0.6]
+    assert changed.run("gpt").training == parsed.run("gpt").training
+
+
+def test_a_model_that_counts_has_no_steps(content):
+    run = params.parse(content, "p").run("kneser_ney")
+    assert (run.training.steps, run.training.epochs) == (None, None)
+    assert run.training.steps_on(1000) == 0
+    assert run.architecture == {"order": 7}
+
+
+def test_unknown_names_are_refused_with_what_is_there(content):
+    parsed = params.parse(content, "p")
+    with pytest.raises(UserError, match=r"unknown run 'lstn' \(did you mean 'lstm'\?\)"):
+        parsed.run("lstn")
+    with pytest.raises(UserError, match=r"unknown run 'mixture'"):
+        parsed.run("mixture")
+    with pytest.raises(UserError, match=r"unknown ensemble 'x' \(allowed: mixture\)"):
+        parsed.ensemble("x")
+    assert parsed.named("mixture").members == ("ngram_lstm", "lstm")
 
 
 def test_documents_have_their_own_sampling(content):
     """Temperature 0.5 (A), the block read again from token 0 (B), token 0 (D), top-k 5 (E)."""
     parsed = params.parse(content, "p")
-    shake = parsed.model("shake_lstm").sampling
+    shake = parsed.run("shake_lstm").sampling
     assert (shake.temperature, shake.length) == (0.5, 500)
     assert shake.prompt == "To be or not to be that is the question"
-    lmnet = parsed.model("lmnet_all").sampling
+    lmnet = parsed.run("lmnet_all").sampling
     assert (lmnet.prompt, lmnet.context, lmnet.length, lmnet.top_k) == (None, "block", 1000, None)
-    bigram = parsed.model("bigram").sampling
+    bigram = parsed.run("bigram").sampling
     assert (bigram.prompt, bigram.length, bigram.temperature) == (None, 1000, 1.0)
     for name, prompt in (("rnn", "H"), ("lstm_scratch", "M")):
-        drawn = parsed.model(name).sampling
+        drawn = parsed.run(name).sampling
         assert (drawn.prompt, drawn.top_k, drawn.length, drawn.context) == (prompt, 5, 500, None)
-    assert parsed.model("lstm").sampling == parsed.sampling
+    assert parsed.run("lstm").sampling == parsed.sampling
 
 
 def test_a_missing_key_says_where_it_belongs(content):
-    del content["models"]["lstm"]["quick"]["steps"]
+    del content["models"]["lstm"]["quick"]["hidden"]
     assert message(content) == (
-        "params.yaml: models.lstm.quick: 'steps' is missing "
-        "(it belongs there or in models.lstm.training)"
+        "params.yaml: models.lstm.quick: 'hidden' is missing "
+        "(it belongs there or in models.lstm.architecture)"
     )
-    del content["seeds"]
-    assert message(content) == "params.yaml: seeds: missing"
+    del content["models"]["bigram"]["quick"]["steps"]
+    content["models"].pop("lstm")
+    assert message(content) == (
+        "params.yaml: models.bigram.quick: 'steps' is missing (a number, or epochs)"
+    )
+    del content["training"]
+    assert message(content) == "params.yaml: training: missing"
 
 
 def test_a_misspelled_key_is_named_rather_than_the_missing_one(content):
@@ -384,26 +371,27 @@ def test_every_key_is_needed(content):
             if isinstance(value, dict):
                 yield from paths(value, (*prefix, key))
 
-    for path in list(paths(content)):
-        zoo = ("models", "residuals", "counted", "mixtures", "adaptive")
-        # Without a member a mixture is refused, in other words.
-        entry = path[0] in (*zoo, "reproductions", "repeats") and len(path) == 2
-        own_sampling = path[0] in zoo and "sampling" in path[:-1]
-        if path == ("models",) or entry or own_sampling:
+    # One entry of each kind, so that each check is short.
+    keep = ("lstm", "ngram_lstm")
+    for section in ("models", "runs"):
+        content[section] = {name: content[section][name] for name in keep}
+    checked = 0
+    for path in paths(content):
+        section = path[0]
+        entry = section in ("models", "runs", "ensembles", "dynamic") and len(path) == 2
+        # What an entry leaves out stands in `training` or `sampling`.
+        default = section in ("models", "ensembles") and "sampling" in path[:-1]
+        default |= section == "models" and path[-1] in Training.model_fields
+        if entry or default:
             continue
         broken = copy.deepcopy(content)
-        if path[0] == "models":
-            # One entry alone, so that each of a thousand checks is short.
-            alone = {
-                section: {}
-                for section in ("residuals", "mixtures", "adaptive", "reproductions", "repeats")
-            }
-            broken |= {**alone, "models": {path[1]: broken["models"][path[1]]}}
-        inner = broken
+        mapping = broken
         for key in path[:-1]:
-            inner = inner[key]
-        del inner[path[-1]]
+            mapping = mapping[key]
+        del mapping[path[-1]]
         assert "missing" in message(broken), path
+        checked += 1
+    assert checked > 100
 
 
 @pytest.mark.parametrize(
@@ -433,22 +421,23 @@ def test_a_file_that_is_missing_or_not_utf8_is_one_line(tmp_path):
         params.load(tmp_path / "params.yaml")
 
 
-def test_sizes_and_habits_share_no_key():
-    """A scale section mixes them, so that a shared name would mean two things."""
-    for name in models.names():
-        assert not set(models.architecture(name).model_fields) & set(Training.model_fields)
+def test_sizes_and_training_share_no_key():
+    """A scale section holds both, so that a shared name would mean two things."""
+    for name in architectures.names():
+        assert not set(architectures.sizes(name).model_fields) & set(Training.model_fields)
 
 
-def test_the_architecture_read_without_torch_is_the_files_own():
-    for name in models.names():
+def test_the_sizes_read_without_torch_are_the_files_own():
+    for name in architectures.names():
         module = __import__(f"charlm.models.{name}", fromlist=["Architecture"])
-        read = models.architecture(name)
-        assert read.model_json_schema() == module.Architecture.model_json_schema()
+        sizes = architectures.sizes(name)
+        assert sizes.model_json_schema() == module.Architecture.model_json_schema()
+        assert sizes.by_steps == module.Architecture.by_steps
 
 
 def test_the_check_imports_neither_torch_nor_mlflow():
     code = (
-        "import sys; from charlm import params; params.load();"
+        "import sys; from charlm.config import params; params.load();"
         "sys.exit(bool({'torch', 'mlflow', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

@@ -117,10 +117,10 @@ def test_an_interrupted_encoding_leaves_whole_files_only(tmp_path, settings):
 )
 def test_short_splits_are_refused_with_the_numbers(settings, name, split, enough):
     lengths = dict.fromkeys(encoding.SPLITS, 10_000)
-    entry = settings.models[name]
-    encoding.check_lengths(lengths | {split: enough}, entry)
+    run = settings.runs[name]
+    encoding.check_lengths(lengths | {split: enough}, run)
     with pytest.raises(UserError, match=f"{split} split has {enough - 1:,} characters, but {name}"):
-        encoding.check_lengths(lengths | {split: enough - 1}, entry)
+        encoding.check_lengths(lengths | {split: enough - 1}, run)
 
 
 def test_missing_and_damaged_ids_are_named(tmp_path):

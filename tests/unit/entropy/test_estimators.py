@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm.entropy import counts_of_counts, estimators
+from charlm.entropy import counts_of_counts, estimators, measurements
 from charlm.files import read_json
 from charlm.ngrams.counting import grams
 from stages import entropy as stage
@@ -143,7 +143,7 @@ def test_a_large_text_is_counted_to_order_5_and_no_further(encoded, monkeypatch)
     """The limit is moved below a short text, whose figures must stay what they were."""
     assert CliRunner().invoke(stage.main).exit_code == 0
     whole = read_json(encoded / "results/entropy.json")
-    monkeypatch.setattr(stage, "LARGE", 29_999)
+    monkeypatch.setattr(measurements, "LARGE", 29_999)
     result = CliRunner().invoke(stage.main)
     assert "30,000 characters are more than 29,999: orders to 5 only" in result.output
     large = read_json(encoded / "results/entropy.json")
@@ -156,7 +156,7 @@ def test_a_large_text_is_counted_to_order_5_and_no_further(encoded, monkeypatch)
 
 
 def test_a_large_text_without_short_orders_is_refused_in_one_line(encoded, monkeypatch):
-    monkeypatch.setattr(stage, "LARGE", 29_999)
+    monkeypatch.setattr(measurements, "LARGE", 29_999)
     path = encoded / "params.yaml"
     path.write_text(path.read_text().replace("[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", "[6, 7]"))
     result = CliRunner().invoke(stage.main)
@@ -170,7 +170,7 @@ def test_a_large_text_without_short_orders_is_refused_in_one_line(encoded, monke
 def test_an_interrupted_count_leaves_what_was_there(encoded, monkeypatch):
     (encoded / "results").mkdir()
     (encoded / "results/entropy.json").write_text("before")
-    monkeypatch.setattr(stage, "LARGE", 29_999)
+    monkeypatch.setattr(measurements, "LARGE", 29_999)
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm import saved_model
-from charlm.config.params import Adaptive
+from charlm.config.params import Dynamic
 from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
 from charlm.evaluation import arithmetic_coding, compress, dynamic
 from tests.workspace import PROJECT
-from tests.zoo import SMOKE, build
+from tests.zoo import SMOKE, build, config
 
 LETTERS = Vocabulary("abcdefg")
 WEIGHTS = "0123456789abcdef"
@@ -82,7 +82,7 @@ def test_every_model_compresses_and_restores(name, text):
 def test_a_model_that_learns_compresses_to_its_adaptive_loss(name):
     """The decoder learns what the coder learned; who has learned already reads another text."""
     past, text = LETTERS.encode("gfedcba" * 9).tolist(), "abacabadabacabae" * 12
-    how = Adaptive(every=5, learning_rate=0.01, epsilon=1e-3, decay=0.01, statistics=40, recount=20)
+    how = Dynamic(every=5, learning_rate=0.01, epsilon=1e-3, decay=0.01, statistics=40, recount=20)
     lessons, ids = arithmetic_coding.Lessons(past, how), LETTERS.encode(text).tolist()
 
     def fresh():
@@ -92,7 +92,7 @@ def test_a_model_that_learns_compresses_to_its_adaptive_loss(name):
     model = fresh()
     content = arithmetic_coding.compress(model, ids, past[-1], LETTERS, WEIGHTS, lessons=lessons)
     assert arithmetic_coding.restore(fresh(), content, LETTERS, WEIGHTS, lessons=lessons) == text
-    nats, _ = dynamic.adaptive(fresh(), torch.tensor(past), torch.tensor(ids), how)
+    nats, _ = dynamic.scores(fresh(), torch.tensor(past), torch.tensor(ids), how)
     bits = nats.sum().item() / math.log(2)
     assert 8 * (len(content) - arithmetic_coding.HEADER.size) == pytest.approx(
         bits, abs=10, rel=0.002
@@ -141,12 +141,8 @@ def test_a_damaged_file_is_refused_or_still_right(place, flip):
 def project(tmp_path, monkeypatch):
     """A folder with a model in it."""
     torch.manual_seed(0)
-    model, block = build("lstm", 7)
-    entry = SMOKE.model("lstm")
-    config = saved_model.Config(
-        entry.model, block, "train", LETTERS.symbols, entry.architecture, {}, {}
-    )
-    saved_model.save(tmp_path / "models/lstm", model, config)
+    model, _ = build("lstm", 7)
+    saved_model.save(tmp_path / "models/lstm", model, config("lstm", LETTERS.symbols))
     (tmp_path / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     return tmp_path

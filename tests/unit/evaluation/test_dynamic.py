@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from charlm.config.params import Adaptive
+from charlm.config.params import Dynamic
 from charlm.errors import UserError
 from charlm.evaluation import dynamic, loss
-from charlm.models.base import CountingModel
+from charlm.ngrams.module import NgramCounts
 from tests.zoo import build
 
-HOW = Adaptive(every=5, learning_rate=0.02, epsilon=1e-3, decay=0.01, statistics=20, recount=10)
+HOW = Dynamic(every=5, learning_rate=0.02, epsilon=1e-3, decay=0.01, statistics=20, recount=10)
 TEXT = torch.randint(7, (77,), generator=torch.Generator().manual_seed(1))
 PAST, IDS = TEXT[:30], TEXT[30:]
 
@@ -22,7 +22,7 @@ def changing(**changes):
     return HOW.model_copy(update=changes)
 
 
-def logits(ids, name="lstm", of=dynamic.stretches):
+def logits(ids, name="lstm", of=dynamic.pieces):
     return torch.cat([logits_SV for logits_SV, _ in of(fresh(name), PAST, ids, HOW)])
 
 
@@ -39,7 +39,7 @@ def test_no_prediction_rests_on_its_target_or_on_what_follows(name, t):
 
 
 def test_a_leak_of_one_character_would_be_seen():
-    """Learning from a stretch before it is scored is what the test above must catch."""
+    """Learning from a piece before it is scored is what the test above must catch."""
 
     def leaking(model, past, ids, how):
         for first in range(0, len(ids), how.every):
@@ -61,7 +61,7 @@ def test_a_leak_of_one_character_would_be_seen():
 
 
 def test_a_step_of_nothing_is_streaming():
-    nats, right = dynamic.adaptive(fresh(), PAST, IDS, changing(learning_rate=1e-30))
+    nats, right = dynamic.scores(fresh(), PAST, IDS, changing(learning_rate=1e-30))
     expected, correct = loss.streaming(fresh(), TEXT[29:])
     torch.testing.assert_close(nats, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(right, correct)
@@ -85,15 +85,16 @@ def test_two_steps_by_hand():
         expected -= 0.5 * gradient(expected, before, after) / (scale + how.epsilon)
         expected += (0.1 * scale / scale.mean()).clamp(max=1) * (trained - expected)
     past, targets = torch.tensor([1, 3, 2, 5]), torch.tensor([4, 4])
-    list(dynamic.stretches(model, past, targets, how))
+    list(dynamic.pieces(model, past, targets, how))
     torch.testing.assert_close(model.logits.weight.detach(), expected)
 
 
-def test_counts_inside_are_fitted_again_on_what_was_scored(monkeypatch):
+def test_counts_inside_are_counted_again_on_what_was_scored(monkeypatch):
     model, fitted = fresh("mixture"), []
-    (counts,) = (part for part in model.modules() if isinstance(part, CountingModel))
-    monkeypatch.setattr(counts, "fit", lambda ids: fitted.append(ids.clone()))
-    dynamic.adaptive(model, PAST, IDS, changing(recount=20))
+    (counts,) = (part for part in model.modules() if isinstance(part, NgramCounts))
+    fit = counts.fit
+    monkeypatch.setattr(counts, "fit", lambda ids: [fitted.append(ids.clone()), fit(ids)])
+    dynamic.scores(model, PAST, IDS, changing(recount=20))
     # At first without the part of the past on which gradients are looked at.
     assert [len(ids) for ids in fitted] == [9, 30, 50, 70]
     assert torch.equal(fitted[3], TEXT[:70])
@@ -102,21 +103,21 @@ def test_counts_inside_are_fitted_again_on_what_was_scored(monkeypatch):
 def test_a_text_that_repeats_itself_is_learned():
     past, ids = torch.randint(4, (100,)), torch.tensor([0, 1, 2, 3] * 100)
     static, _ = loss.streaming(fresh(), ids)
-    nats, _ = dynamic.adaptive(fresh(), past, ids, changing(decay=0.0))
+    nats, _ = dynamic.scores(fresh(), past, ids, changing(decay=0.0))
     assert nats[-100:].mean() < 0.5 * static[-100:].mean()
 
 
 @pytest.mark.parametrize("name", ["gpt", "mixture", "rnn", "mlp"])
-def test_models_of_every_kind_adapt(name):
-    nats, _ = dynamic.adaptive(fresh(name), PAST, IDS, HOW)
+def test_models_of_every_kind_learn(name):
+    nats, _ = dynamic.scores(fresh(name), PAST, IDS, HOW)
     assert torch.isfinite(nats).all()
     assert len(nats) == len(IDS)
 
 
 def test_what_cannot_be_is_refused_in_one_line():
     with pytest.raises(UserError, match="no weights that gradients could change"):
-        dynamic.adaptive(fresh("kneser_ney"), PAST, IDS, HOW)
+        dynamic.scores(fresh("kneser_ney"), PAST, IDS, HOW)
     with pytest.raises(UserError, match=r"its loss is (nan|inf): lower"):
-        dynamic.adaptive(fresh(), PAST, IDS, changing(every=1, learning_rate=1e38))
+        dynamic.scores(fresh(), PAST, IDS, changing(every=1, learning_rate=1e38))
     with pytest.raises(UserError, match="gradients need more than 5 characters of training"):
-        dynamic.adaptive(fresh(), PAST[:5], IDS, HOW)
+        dynamic.scores(fresh(), PAST[:5], IDS, HOW)

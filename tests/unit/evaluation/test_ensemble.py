@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from charlm import models, saved_model
 from charlm.evaluation import ensemble, loss
-from stages import mix
+from stages import ensemble as stage
 from tests.workspace import PROJECT, encode_text
-from tests.zoo import SMOKE, architecture_of
+from tests.zoo import SMOKE, config
 
 PAIR = st.lists(st.tuples(st.floats(0.05, 5), st.floats(0.05, 5)), min_size=1, max_size=40)
 
@@ -50,26 +50,26 @@ def test_geometric_exponents_are_no_worse_than_any_others(seed):
     targets = random.integers(0, 4, 30)
     weights, mean = ensemble.geometric(log_p, targets)
 
-    def loss(of):
-        logits = np.tensordot(of, log_p, axes=1)
+    def mean_nats(exponents):
+        logits = np.tensordot(exponents, log_p, axes=1)
         return (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(30), targets]).mean()
 
-    assert mean == pytest.approx(loss(weights))
+    assert mean == pytest.approx(mean_nats(weights))
     for other in random.normal(0, 1, (20, 2)):
-        assert mean <= loss(weights + other) + 1e-7
-    assert mean <= min(loss([1, 0]), loss([0, 1])) + 1e-7
+        assert mean <= mean_nats(weights + other) + 1e-7
+    assert mean <= min(mean_nats([1, 0]), mean_nats([0, 1])) + 1e-7
 
 
 @pytest.mark.parametrize("way", ["linear", "geometric"])
-def test_a_mixture_is_its_formula_over_its_members(way):
+def test_an_ensemble_is_its_formula_over_its_members(way):
     settings = {
         "mixing": way,
         "members": [
-            {"model": name, "block": 8, "architecture": SMOKE.model(name).architecture}
+            {"model": name, "block": 8, "architecture": SMOKE.run(name).architecture}
             for name in ("lstm", "bigram")
         ],
     }
-    model = models.build("mixture", 7, 8, settings).eval()
+    model = models.build("ensemble", 7, 8, settings).eval()
     model.register_buffer("weights_K", torch.tensor([0.25, 0.75]))
     ids = torch.randint(7, (2, 12))
     p = [member(ids)[0].softmax(-1) for member in model.members]
@@ -82,7 +82,7 @@ def test_a_mixture_is_its_formula_over_its_members(way):
 
 def test_log_probabilities_are_those_that_streaming_scores(corpus_ids):
     torch.manual_seed(0)
-    model = models.build("lstm", 65, 8, SMOKE.model("lstm").architecture).eval()
+    model = models.build("lstm", 65, 8, SMOKE.run("lstm").architecture).eval()
     ids = corpus_ids["validation"][:20_001]
     found = loss.log_probabilities(model, ids)
     nats, _ = loss.streaming(model, ids)
@@ -91,38 +91,29 @@ def test_log_probabilities_are_those_that_streaming_scores(corpus_ids):
     torch.testing.assert_close(-found[range(20_000), targets], nats, atol=1e-5, rtol=1e-5)
 
 
-def test_the_stage_mixes_what_is_there(tmp_path, monkeypatch, corpus_text):
-    """A bigram that knows nothing beside counts that know something; then a mixture of that."""
+def test_the_stage_puts_together_what_is_there(tmp_path, monkeypatch, corpus_text):
+    """A bigram that knows nothing beside counts that know something; then an ensemble of that."""
     (tmp_path / "data/encoded").mkdir(parents=True)
     encode_text(corpus_text[:30_000], tmp_path / "data/encoded")
     text = (PROJECT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(
-        text.replace("    first: residual_lstm\n", "    first: bigram\n")
-        .replace("    second: lstm\n", "    second: kneser_ney\n")
-        .replace(
-            "# Scoring while learning",
-            "  twice: {model: mixture, first: mixture, second: mlp, mixing: linear, block: 8,\n"
-            "          sampling: {}}\n\n# Scoring while learning",
-        )
-    )
+    text = text.replace("first: ngram_lstm,", "first: bigram,")
+    text = text.replace("second: lstm,", "second: kneser_ney,")
+    twice = "  twice: {first: mixture, second: mlp, mixing: linear, sampling: {}}\n\n"
+    text = text.replace("# Dynamic evaluation:", f"{twice}# Dynamic evaluation:")
+    (tmp_path / "params.yaml").write_text(text)
     shutil.copy(PROJECT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
     symbols = "".join(sorted(set(corpus_text[:30_000])))
     torch.manual_seed(0)
     for name in ("bigram", "mlp", "kneser_ney"):
-        entry = SMOKE.entry(name)
-        config = saved_model.Config(
-            entry.model, 8, "train", symbols, architecture_of(entry), {}, {}
-        )
-        model = config.build()
-        if name == "kneser_ney":
-            model.fit(torch.tensor(np.load("data/encoded/train.npy")))
-        saved_model.save(tmp_path / "models" / name, model, config)
+        model = config(name, symbols, 8).build()
+        model.prepare(torch.tensor(np.load("data/encoded/train.npy")))
+        saved_model.save(tmp_path / "models" / name, model, config(name, symbols, 8))
     for name in ("mixture", "twice"):
-        result = CliRunner().invoke(mix.main, ["--model", name])
+        result = CliRunner().invoke(stage.main, ["--model", name])
         assert result.exit_code == 0, result.output
-        found = json.loads((tmp_path / "results" / name / "mixture.json").read_text())
+        found = json.loads((tmp_path / "results" / name / "ensemble.json").read_text())
         alone = [row["validation_nats_per_char"] for row in found["members"]]
         assert found["validation_nats_per_char"][found["mixing"]] <= min(alone) + 1e-6
         scored = json.loads((tmp_path / "results" / name / "metrics.json").read_text())

@@ -58,7 +58,7 @@ def test_streaming_a_gpt_equals_its_key_value_cache(block):
 def test_many_windows_pass_in_several_calls(monkeypatch):
     (model, _), ids = build("gpt", VOCABULARY, 8), torch.randint(VOCABULARY, (500,))
     at_once = [loss.windowed(model, ids, 8)[0], loss.streaming(model, ids)[0]]
-    monkeypatch.setattr(loss, "CHARACTERS_A_PASS", 24)
+    monkeypatch.setattr(loss, "CHARACTERS_PER_PASS", 24)
     seen = []
     few = [
         loss.windowed(model, ids, 8, seen.append)[0],
@@ -72,7 +72,7 @@ def test_many_windows_pass_in_several_calls(monkeypatch):
 def test_a_stream_carries_its_state_across_calls(monkeypatch):
     (model, _), ids = build("lstm", VOCABULARY, 8), torch.randint(VOCABULARY, (50,))
     whole, _ = loss.streaming(model, ids)
-    monkeypatch.setattr(loss, "CHARACTERS_A_PASS", 7)
+    monkeypatch.setattr(loss, "CHARACTERS_PER_PASS", 7)
     parts, _ = loss.streaming(model, ids)
     torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
 
@@ -103,7 +103,7 @@ def test_a_passage_costs_what_streaming_says_and_shows_the_best_guesses(name):
     model, _ = build(name, VOCABULARY, 8)
     ids = torch.randint(VOCABULARY, (31,))
     nats, right = loss.streaming(model, ids)
-    bits, guesses, shares = loss.passage(model, ids, 10, 5)
+    bits, guesses, shares = loss.excerpt(model, ids, 10, 5)
     assert bits.shape == (20,)
     assert guesses.shape == shares.shape == (20, 5)
     torch.testing.assert_close(bits * math.log(2), nats[10:], rtol=1e-5, atol=1e-6)

@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional
 
 from charlm import models
+from charlm.config import architectures
 from charlm.errors import UserError
-from charlm.models.base import CountingModel, detach
+from charlm.models.base import detach
 from tests.workspace import at_scale
-from tests.zoo import SMOKE
+from tests.zoo import BY_STEPS, SMOKE, described
 from tests.zoo import build as small
 
 VOCABULARY = 65
@@ -24,16 +25,16 @@ def build(name, vocabulary=VOCABULARY):
     return small(name, vocabulary)
 
 
-zoo = pytest.mark.parametrize("name", SMOKE.by_steps)
+zoo = pytest.mark.parametrize("name", BY_STEPS)
 
 
 def test_every_file_has_an_entry():
-    assert set(models.names()) == {entry.model for entry in SMOKE.ranked.values()}
+    assert set(models.names()) == {described(name)[0] for name in SMOKE.ranked}
 
 
 def test_an_unknown_model_is_named_with_the_known_ones():
     with pytest.raises(UserError, match=r"unknown model 'bigrm' \(allowed: .*bigram, "):
-        models.architecture("bigrm")
+        architectures.sizes("bigrm")
 
 
 @zoo
@@ -41,7 +42,7 @@ def test_logits_have_the_shape_of_the_interface(name):
     model, block = build(name)
     logits_BTV, _ = model(torch.randint(VOCABULARY, (3, block)))
     assert logits_BTV.shape == (3, block, VOCABULARY)
-    counts = sum(m.parameter_count for m in model.modules() if isinstance(m, CountingModel))
+    counts = sum(b.numel() for name, b in model.named_buffers() if ".counts_" in name)
     assert model.parameter_count == sum(p.numel() for p in model.parameters()) + counts
 
 
@@ -57,6 +58,24 @@ def test_causality(name):
         after_BTV, _ = model(changed_BT)
         assert torch.equal(before_BTV[:, :t], after_BTV[:, :t])
         assert not torch.equal(before_BTV[:, t], after_BTV[:, t])
+
+
+@zoo
+def test_no_feature_knows_the_character_that_it_predicts(name, corpus_ids):
+    """Change any character of the training text, and the features of its prediction stay."""
+    text_N = corpus_ids["train"][:401]
+    model, _ = build(name)
+    before_NKV = model.prepare(text_N)
+    if not model.features:
+        assert before_NKV is None
+        return
+    assert before_NKV.shape == (400, model.features, VOCABULARY)
+    for t in (1, 57, 200, 399, 400):
+        changed_N = text_N.clone()
+        changed_N[t] = (changed_N[t] + 1) % VOCABULARY
+        after_NKV = model.prepare(changed_N)
+        assert torch.equal(before_NKV[t - 1], after_NKV[t - 1])
+        assert not torch.equal(before_NKV, after_NKV)
 
 
 @zoo
@@ -102,7 +121,7 @@ def test_any_vocabulary_will_do(name):
 
 
 def full_size(name, scale="quick", vocabulary=VOCABULARY):
-    entry = at_scale(scale).model(name)
+    entry = at_scale(scale).run(name)
     return models.build(entry.model, vocabulary, entry.training.block, entry.architecture)
 
 
@@ -181,7 +200,7 @@ def test_gpt_cache_equals_recomputation_until_the_block_is_full():
 @pytest.mark.parametrize("block", [8, 7, 1])
 def test_gpt_encodes_the_newer_half_again_when_the_block_is_full(block):
     """After `block` characters the context is the newer half, and grows to the block again."""
-    entry = SMOKE.model("gpt")
+    entry = SMOKE.run("gpt")
     model = models.build("gpt", VOCABULARY, block, entry.architecture).eval()
     ids_BT = torch.randint(VOCABULARY, (1, 4 * block))
     start, state = 0, None
@@ -197,13 +216,13 @@ def test_lstm_carries_hidden_and_cell_state():
     model, _ = build("lstm")
     ids_BT = torch.randint(VOCABULARY, (3, 5))
     _, (((hidden, cell),), last) = model(ids_BT)
-    width = SMOKE.model("lstm").architecture["hidden"]
+    width = SMOKE.run("lstm").architecture["hidden"]
     assert hidden.shape == cell.shape == (1, 3, width)
     assert torch.equal(last, ids_BT[:, -1:])
 
 
 def lstm(**changes):
-    architecture = {**SMOKE.model("lstm").architecture, **changes}
+    architecture = {**SMOKE.run("lstm").architecture, **changes}
     return models.build("lstm", VOCABULARY, 1, architecture)
 
 

@@ -127,7 +127,7 @@ def test_the_measured_loss_of_seven_grams(corpus_ids):
 
 def fitted(text, size, order):
     model = models.build("kneser_ney", size, 16, {"order": order}).eval()
-    model.fit(torch.tensor(text, dtype=torch.uint8))
+    model.recount(torch.tensor(text, dtype=torch.uint8))
     return model
 
 
@@ -167,7 +167,7 @@ def test_streaming_carries_its_state_although_it_is_bounded(corpus_ids):
 
 
 def config():
-    return saved_model.Config("kneser_ney", 16, "train", "abc", {"order": 3}, {}, {})
+    return saved_model.Config("kneser_ney", 16, "train", "abc", {"order": 3}, {}, 1, "")
 
 
 def test_counts_are_stored_and_loaded(tmp_path):
@@ -192,7 +192,7 @@ def test_counts_are_stored_and_loaded(tmp_path):
 )
 def test_counts_that_cannot_be_are_refused_in_one_line(tmp_path, name, value, expected):
     model = fitted([0, 1, 0, 1, 0, 2], 3, 3)
-    model.register_buffer(name, torch.tensor(value, dtype=torch.int64))
+    model.ngrams.register_buffer(name, torch.tensor(value, dtype=torch.int64))
     saved_model.save(tmp_path, model, config())
     with pytest.raises(UserError, match=expected):
         saved_model.load(tmp_path, torch.device("cpu"))

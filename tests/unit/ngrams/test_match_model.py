@@ -1,4 +1,4 @@
-"""An exact memory of the recent past, against its definition."""
+"""The match model against its definition."""
 
 import numpy as np
 import pytest
@@ -16,15 +16,15 @@ def by_definition(ids_BN, new, reach, lengths, vocabulary):
     for row, t in np.ndindex(rows, new):
         end = length - new + t + 1
         seen = ids_BN[row, max(0, end - reach) : end].tolist()
-        found = 0
+        occurrences = 0
         for j in reversed(range(len(seen) - 1)):
             agree = 0
             while agree <= j and seen[j - agree] == seen[-1 - agree]:
                 agree += 1
-            if agree >= lengths[0] and found < LATEST:
-                found += 1
-                kind = sum(agree >= least for least in lengths) - 1
-                counts[row, t, kind, seen[j + 1]] += 1
+            if agree >= lengths[0] and occurrences < LATEST:
+                occurrences += 1
+                length_class = sum(agree >= least for least in lengths) - 1
+                counts[row, t, length_class, seen[j + 1]] += 1
     return counts
 
 
@@ -38,8 +38,8 @@ def test_counts_are_those_of_the_definition(data, vocabulary, rows, length, leng
     assert np.array_equal(counts, by_definition(ids_BN, new, reach, lengths, vocabulary))
 
 
-def test_only_what_is_remembered_counts():
-    """Change any character: nothing changes before it, nor once it is forgotten."""
+def test_only_characters_within_reach_count():
+    """Change any character: nothing changes before it, nor once it is out of reach."""
     text = np.random.default_rng(1).integers(0, 3, (1, 400))
     before = followers(text, 400, 50, [1, 3], 3)
     for changed in (0, 57, 200, 399):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 
 import pytest
 from click.testing import CliRunner
@@ -49,7 +50,7 @@ def test_a_parameter_that_came_or_went_is_shown():
 
 
 def test_the_page_has_both_reports_and_escapes_names():
-    html = compare.page(BEFORE, NOW)
+    html = compare.as_html(BEFORE, NOW)
     assert html.count("<iframe") == 2
     assert 'srcdoc="&lt;h1&gt;all&lt;/h1&gt;"' in html
     assert "lower-&lt;uvea&gt;" in html
@@ -57,7 +58,7 @@ def test_the_page_has_both_reports_and_escapes_names():
     assert '<td class="better">-0.2500</td>' in html
     assert "<svg" in html
     assert ">lstm<" not in html
-    without = compare.page(revision("old", 1, {"gpt": math.pi}, report=""), BEFORE)
+    without = compare.as_html(revision("old", 1, {"gpt": math.pi}, report=""), BEFORE)
     assert "Not in the cache here" in without
 
 
@@ -75,3 +76,28 @@ def test_a_revision_of_no_project_or_without_results_is_one_line(tmp_path, monke
     assert done.exit_code == 0, done.output
     assert "nothing differs" in done.output
     assert (tmp_path / "reports/compare.html").is_file()
+
+
+def commit(root, dvc):
+    """Commit all of `root` to a new git repository; DVC is initialised in its folder `dvc`."""
+    (root / dvc / ".dvc").mkdir()
+    (root / dvc / ".dvc/config").touch()
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "-A", "-f"], [*who, "commit", "-q", "-m", "results"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+
+
+@pytest.mark.parametrize("dvc", [".", "sub", "sub/project"])
+def test_a_project_may_be_a_subfolder_of_its_git_repository(dvc, tmp_path, monkeypatch):
+    project = tmp_path / "sub/project"
+    (project / "reports").mkdir(parents=True)
+    (project / "params.yaml").write_text("scale: quick")
+    (project / "reports/leaderboard.json").write_text(json.dumps(BEFORE.rows))
+    commit(tmp_path, dvc)
+    monkeypatch.chdir(project)
+    (project / "params.yaml").write_text("scale: full")
+    found = compare.read("HEAD")
+    assert (found.params, found.rows, found.report) == ({"scale": "quick"}, BEFORE.rows, "")
+    assert compare.read("workspace").params == {"scale": "full"}
+    with pytest.raises(UserError, match="nowhere: unknown Git revision"):
+        compare.read("nowhere")

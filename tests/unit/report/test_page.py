@@ -1,339 +1,221 @@
-import copy
 import json
-import math
 import re
 
 import pytest
 
-from charlm.errors import UserError
-from charlm.report import page, summary
-
-LEAF = {
-    "nats_per_char": 1.5,
-    "bits_per_char": 1.5 / math.log(2),
-    "bits_per_byte": 2.0,
-    "perplexity": 4.5,
-    "accuracy": 0.5,
-    "characters": 10,
-}
-ENTROPY = {
-    "characters": 100,
-    "symbols": 65,
-    "texts": {
-        "whole": {
-            "orders": [
-                {
-                    "order": n,
-                    "distinct": 10 * n,
-                    "once_share": 0.25,
-                    "estimates": {
-                        name: {"bits_per_char": 5 / n, "conditional_bits_per_char": 5 / n}
-                        for name in page.ESTIMATORS
-                    },
-                }
-                for n in (1, 2, 3)
-            ]
-        }
-    },
-    "held_out": [
-        {
-            "order": n,
-            **{part: {"bits_per_char": 6 / n} for part in ("validation", "test", "holdout")},
-        }
-        for n in (1, 2)
-    ],
-    "compressors": [{"name": "bzip2", "holdout": {"bits_per_char": 2.4, "nats_per_char": 1.6636}}],
-}
+from charlm.report import leaderboard, page
+from tests.unit.report.examples import ENTROPY, LEAF, RESULTS, ensemble, findings, metrics, result
 
 
-LAYERS = [
-    {
-        "layer": "output",
-        "kind": "logits",
-        "mean_abs": 0.25,
-        "sd": 0.3125,
-        "gradient_mean_abs": None,
-        "gradient_sd": None,
-        "first_values": [0.5, -0.25],
-    }
-]
-SOURCES = {
-    "verdicts": {"reproduced": 1, "not run at the published budget": 1},
-    "rows": [
-        {
-            "document": "B",
-            "entry": "lmnet_all",
-            "figure": f"step {step}",
-            "published": 4.1738,
-            "ours": ours,
-            "difference": None if ours is None else ours - 4.1738,
-            "tolerance": None if ours is None else 0.01,
-            "verdict": verdict,
-            "full_pass": {"text": "seen", "nats_per_char": 1.75} if ours else None,
-            "evidence": "dvc repro",
-            "remark": "<b>wide</b>",
-        }
-        for step, ours, verdict in (
-            (0, 4.1751, "reproduced"),
-            (500, None, "not run at the published budget"),
-        )
-    ],
-    "this_run": {
-        "lmnet_all": {
-            "trained_on": "all",
-            "steps": 600,
-            "full_pass": {"text": "seen", "nats_per_char": 1.75},
-        }
-    },
-}
+def html(results=RESULTS, **more):
+    found = findings(results, **more)
+    return page.page(found, page.tables(found)["leaderboard.json"])
 
 
-def result(name, nats, sample="ROMEO: hello", *, counted=False, mixture=None, adaptive=None):
-    splits = dict.fromkeys(page.HELD_OUT, LEAF)
-    metrics = {
-        "model": name,
-        "parameters": 1234,
-        "context_length": None,
-        "windowed": copy.deepcopy(splits),
-        "streaming": copy.deepcopy(splits),
-    }
-    metrics["streaming"]["validation"] = {
-        **LEAF,
-        "nats_per_char": nats,
-        "bits_per_char": nats / math.log(2),
-    }
-    curve = [
-        {"characters": c, "train_nats": 3.9, "validation_nats": 4.0 - c / 200}
-        for c in (0.0, 100.0, 200.0)
+def text_of(page):
+    """A page's text, on one line."""
+    text = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", "", text).split())
+
+
+def words(results=RESULTS, **more):
+    return text_of(html(results, **more))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The page of RESULTS, drawn once."""
+    return html()
+
+
+def test_the_page_names_its_text(plain):
+    assert "<title>charlm: a text, in bits per character</title>" in plain
+    assert re.search(r"<h1>[^<]* a text\?</h1>", plain)
+
+
+def test_the_first_screen_says_who_leads_and_by_how_much():
+    shown = words(seconds={"better": 0.45})
+    assert (
+        "better predicts the validation text at 1.443 bits per character (1.000 nats) "
+        "after 0.5 seconds of training, 0.289 bits ahead of middle. "
+        "A uniform guess costs 6.022 bits, knowing how often each symbol occurs 5.000."
+    ) in shown
+    assert "The holdout is the last 10 % of the text" in shown
+    alone = words([result("alone", 1.0)])
+    assert "(1.000 nats). A uniform guess" in alone
+
+
+@pytest.mark.parametrize(("nats", "tied"), [(1.0006, True), (1.0008, False)])
+def test_what_is_less_than_a_thousandth_apart_is_a_tie(nats, tied):
+    results = [result("one", 1.0), result("other", nats), result("third", 2.0)]
+    shown = html(results)
+    assert ("a tie with other: they are less than 0.001 bits apart" in shown) == tied
+    assert ("0.001 bits ahead of other" in shown) != tied
+    assert shown.count('<tr class="best">') == (2 if tied else 1)
+
+
+def test_every_protocol_has_a_column_of_its_own():
+    contents = metrics(1.0)
+    for place, protocol in enumerate(leaderboard.PROTOCOLS):
+        contents[protocol]["holdout"] = LEAF | {"bits_per_char": 2.25 + place}
+    board = html([result("a", 1.0, metrics=contents)])
+    board = board[board.index('id="board"') : board.index("</table>")]
+    heads = re.findall(r'<th scope="col".*?<button type="button">(.*?)</button>', board)
+    assert heads[5:8] == [
+        "holdout,<br>streaming",
+        "holdout, windowed<br>(own block)",
+        "holdout, windowed<br>(256)",
     ]
-    activations = {
-        when: {"nats_per_char": 4.2, "layers": LAYERS} for when in ("initial", "trained")
-    }
-    passage = {
-        "text": "Go <b>\n",
-        "bits": [0.5, 9.0, 1.0, 2.0, 3.0, 0.0, 4.0],
-        "guesses": ["G<", "ox", " n", "<b", "bB", "> ", "\n "],
-        "percent": [[70, 3]] * 7,
-    }
-    if counted or mixture:
-        return page.Result(name, metrics, sample, passage, [], None, mixture, None)
-    return page.Result(name, metrics, sample, passage, curve, activations, None, adaptive)
+    cells = re.findall(r"<td>([0-9.]+) <span", board)
+    assert cells[2:] == ["2.2500", "3.2500", "4.2500"]
 
 
-RESULTS = [result("worse", 2.0), result("better", 1.0), result("middle", 1.2)]
+def test_several_seeds_are_shown_with_their_spread():
+    seeds = result("better", 1.0, repeats=[metrics(1.1), metrics(1.2)])
+    shown = html([seeds, result("worse", 2.0)])
+    assert "<small>1.5870 ± 0.1443</small>" in shown
+    assert shown.count("3 seeds") == 1
 
 
-def test_the_best_streaming_validation_loss_comes_first():
-    rows = page.leaderboard(RESULTS, {"better": 130.0}, {})
-    assert [row["model"] for row in rows] == ["better", "middle", "worse"]
-    assert rows[0]["streaming"]["validation"]["nats_per_char"] == 1.0
-    assert rows[0]["windowed"]["holdout"] == {
-        "nats_per_char": 1.5,
-        "bits_per_char": 1.5 / math.log(2),
-    }
-    assert [row["training_seconds"] for row in rows] == [130.0, None, None]
+def test_recorded_times_say_where_they_come_from(plain):
+    assert "seconds recorded on a machine, 2026-11-23" in words(seconds={"better": 130.0})
+    assert "no seconds were recorded with these configurations and this text" in text_of(plain)
 
 
-def test_several_seeds_give_mean_and_standard_deviation():
-    others = [result("better", nats).metrics for nats in (1.1, 1.2)]
-    rows = page.leaderboard(RESULTS, {}, {"better": others})
-    assert [row["over_seeds"] for row in rows[1:]] == [None, None]
-    found = rows[0]["over_seeds"]
-    assert found["seeds"] == 3
-    spread = found["streaming"]["validation"]
-    assert spread["mean_bits_per_char"] == pytest.approx(1.1 / math.log(2))
-    assert spread["sd_bits_per_char"] == pytest.approx(0.1 / math.log(2))
-    html = page.page(RESULTS, rows, ENTROPY, SOURCES, "", "smoke")
-    assert "<small>1.5870 ± 0.1443</small>" in html
-    assert html.count("3 seeds") == 1
+def test_the_page_is_self_contained_and_the_same_every_time(plain):
+    assert plain == html()
+    assert "<svg" in plain
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", plain)
+    assert "url(http" not in plain
 
 
-def test_the_first_screen_says_who_wins_and_by_how_much():
-    adaptive = {part: {**LEAF, "bits_per_char": 1.25} for part in page.HELD_OUT}
-    results = [*RESULTS, result("learner", 0.9, adaptive=adaptive)]
-    rows = page.leaderboard(results, {"better": 130.0, "learner": 0.45}, {})
-    bars = page.bars(results, rows, ENTROPY)
-    assert bars[0] == (1.25, "learner", "adaptive", "adaptive")
-    assert (LEAF["bits_per_char"], "learner", "0.5 s", "model") in bars
-    assert (2.4, "bzip2", "adaptive", "adaptive") in bars
-    assert bars[-1] == (pytest.approx(math.log2(65)), "nothing", "", "reference")
-    html = page.page(results, rows, ENTROPY, SOURCES, "", "smoke")
-    assert "<b>learner</b> predicts" in html
-    assert "after 0.5 seconds of training" in html
-
-
-def test_times_have_a_picture_of_their_own_where_they_are_known():
-    rows = page.leaderboard(RESULTS, {"better": 130.0}, {})
-    assert "seconds of training" in page.page(RESULTS, rows, ENTROPY, SOURCES, "", "smoke")
-    assert "seconds of training" not in page()
-
-
-def test_the_terminal_table_has_a_line_a_model():
-    lines = summary.as_text(page.leaderboard(RESULTS, {"better": 130.0}, {})).splitlines()
-    assert len(lines) == 5
-    assert re.match(r"better +1,234  1\.4427 .* 130 s$", lines[2])
-    assert lines[3].endswith(" -")
-
-
-def page(results=RESULTS, entropy=ENTROPY):
-    rows = page.leaderboard(results, {}, {})
-    return page.page(results, rows, entropy, SOURCES, "", "smoke")
-
-
-def test_the_page_is_self_contained_and_the_same_every_time():
-    html = page()
-    assert html == page()
-    assert "<svg" in html
-    assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
-    assert "url(http" not in html
-
-
-def test_ids_of_the_pictures_do_not_collide():
-    ids = re.findall(r' id="([^"]+)"', page())
+def test_ids_of_the_pictures_do_not_collide(plain):
+    ids = re.findall(r' id="([^"]+)"', plain)
     repeated = {name for name in ids if ids.count(name) > 1}
     assert not repeated
 
 
-def test_the_entropy_ladder_has_curves_models_and_compressors():
-    html = page()
-    for text in (
-        "n-gram with Kneser-Ney smoothing, on the holdout",
-        "Grassberger, of the text itself",
-        "bzip2 (adaptive) 2.400",
-        "better 2.164",
-        "Cover and King 1978: 1.34",
-        "It stops falling at 1 characters of context and\n3.000 bits",
-    ):
-        assert text in html
+def test_every_command_names_a_run_of_its_kind():
+    dynamic = dict.fromkeys(leaderboard.HELD_OUT, LEAF)
+    results = [
+        result("pair", 0.8, ensemble=ensemble("a", "b"), dynamic=dynamic),
+        result("counting", 0.9, by_steps=False),
+        result("a", 1.0, dynamic=dynamic),
+    ]
+    commands = re.findall(r"<code>((?:dvc|charlm|make) .*?)</code>", html(results))
+    assert sorted(commands) == [
+        "charlm sample --model pair --stream",
+        "charlm summary",
+        "dvc repro dynamic@pair dynamic@a",
+        "dvc repro entropy",
+        "dvc repro evaluate@counting",
+        "dvc repro train@a",
+        "make play",
+        "make repro",
+    ]
 
 
-def test_a_model_that_counts_is_ranked_and_has_no_curve_and_no_layers():
-    html = page([*RESULTS, result("counting", 1.1, counted=True)])
-    assert "<h3>counting</h3>" in html
-    assert "Layers of better" in html
-    assert "Layers of counting" not in html
-
-
-def test_a_mixture_says_what_its_members_give():
-    member = {"validation_nats_per_char": 1.4, "likelier": 0.57, "linear": 0.65, "geometric": 0.56}
-    mixture = {
-        "mixing": "geometric",
-        "members": [{"name": "better", **member}, {"name": "worse", **member}],
-        "validation_nats_per_char": {"linear": 1.36, "geometric": 1.354},
-    }
-    html = page([*RESULTS, result("both", 0.9, mixture=mixture)])
-    assert "What both is made of" in html
-    assert "1.3600 nats per character and the geometric one 1.3540" in html
-    assert "<td>57.0 %</td>" in html
-    assert "What better is made of" not in html
-
-
-def test_adaptive_losses_stand_beside_compressors_and_nowhere_else():
-    adaptive = {part: {**LEAF, "nats_per_char": 1.2345} for part in page.HELD_OUT}
-    html = page([*RESULTS, result("learner", 0.9, adaptive=adaptive)])
-    table = html[html.index("Learning while being scored") : html.index("<h2>Learning</h2>")]
-    assert table.count("1.2345") == 3
-    assert "1.6636" in table
-    assert "1.2345" not in html.replace(table, "")
-    assert "Learning while being scored" not in page()
+def test_the_entropy_ladder_says_where_counting_is_best(plain):
+    assert (
+        "lowest at 1 character of context, with 3.000 bits; longer contexts do not help."
+        in text_of(plain)
+    )
+    shown = words(entropy=ENTROPY | {"held_out": ENTROPY["held_out"][:2]})
+    assert "with 3.000 bits; that is the longest context tried." in shown
+    assert "(at n = 3, 25 %)" in shown
 
 
 def test_a_large_text_has_a_ladder_without_held_out_losses():
-    html = page(entropy={**ENTROPY, "held_out": [], "compressors": []})
-    assert "Grassberger, of the text itself" in html
-    assert "too large for held-out losses" in html
-    assert "with Kneser-Ney smoothing" not in html
+    shown = html(entropy={**ENTROPY, "held_out": [], "compressors": []})
+    assert "Grassberger, of the text itself" in shown
+    assert "too large for held-out losses" in shown
+    assert "Kneser-Ney smoothing" not in shown
 
 
-def test_the_table_of_sources_shows_verdicts_and_never_pretends():
-    html = page()
-    assert "1 of 2 reproduced" in html
-    assert '<td class="met">reproduced</td>' in html
-    assert "+0.0013" in html
-    assert "<td>not run at the published budget</td>" in html
-    assert "1.7500 nats (seen, in training)" in html
-    assert "&lt;b&gt;wide&lt;/b&gt;" in html
+def test_a_model_that_counts_is_ranked_and_has_no_curve_and_no_layers():
+    shown = html([*RESULTS, result("counting", 1.1, by_steps=False)])
+    assert "<h3>counting</h3>" in shown
+    assert "Layers of better" in shown
+    assert "Layers of counting" not in shown
+    alone = html([result("counting", 1.1, by_steps=False)])
+    assert "<h2>Learning</h2>" not in alone
+    assert "Where training starts" not in alone
+
+
+def test_models_that_start_above_a_uniform_guess_are_named(plain):
+    results = [*RESULTS, result("sure", 1.5, initial=25.0)]
+    assert "More than 0.5 nats above it: sure." in words(results)
+    assert "nats above it" not in text_of(plain)
+
+
+def test_an_ensemble_says_what_its_members_give():
+    shown = words([*RESULTS, result("both", 0.9, ensemble=ensemble("better", "worse"))])
+    assert "What both is made of" in shown
+    assert "linear mixing has 1.3600 nats per character and geometric mixing 1.3540" in shown
+    assert "57.0 %" in shown
+    assert "What better is made of" not in shown
+
+
+def test_dynamic_losses_stand_beside_compressors_and_nowhere_else(plain):
+    dynamic = {part: {**LEAF, "nats_per_char": 1.2345} for part in leaderboard.HELD_OUT}
+    shown = html([*RESULTS, result("learner", 0.9, dynamic=dynamic)])
+    table = shown[shown.index("<h2>Dynamic evaluation") : shown.index("<h2>Learning</h2>")]
+    assert table.count("1.2345") == 3
+    assert "1.6636" in table
+    assert "1.2345" not in shown.replace(table, "")
+    assert "Dynamic evaluation" not in plain
+
+
+def test_published_figures_show_verdicts_and_never_pretend(plain):
+    assert "1 of 2 reproduced" in plain
+    assert '<td class="met">reproduced</td>' in plain
+    assert "+0.0013" in plain
+    assert "<td>not run at the published training</td>" in plain
+    assert "1.7500 nats (seen in training)" in plain
+    assert "&lt;b&gt;wide&lt;/b&gt;" in plain
+    assert "Cover and King 1978: 1.34" in plain
+    assert "Of 27 letters." in plain
+
+
+def test_a_text_without_published_figures_has_a_whole_page():
+    found = findings(published=None)
+    tables = page.tables(found)
+    assert tables["published.json"] == {}
+    shown = page.page(found, tables["leaderboard.json"])
+    for text in ("Published figures", "reproduced", "literature", "Cover and King", "27 letters"):
+        assert text not in shown
+    assert "<h2>Samples</h2>" in shown
+
+
+def test_the_tables_are_what_dvc_shows_and_plots():
+    tables = page.tables(findings())
+    bits = tables["validation_bits_per_char.json"]
+    assert list(bits) == ["better", "middle", "worse"]
+    assert bits["worse"] == pytest.approx(2.8854, abs=1e-4)
+    assert [row["model"] for row in tables["leaderboard.json"]] == list(bits)
+    assert len(tables["curves.json"]) == 9
+    assert tables["ladder.json"]
+    assert tables["published.json"]["documents"] == {"B": "LMNet"}
 
 
 def test_a_sample_stays_text():
-    html = page([*RESULTS, result("evil", 3.0, "<script>alert(1)</script>")])
-    assert "<script>alert" not in html
-    assert "&lt;script&gt;" in html
+    shown = html([*RESULTS, result("evil", 3.0, sample="<script>alert(1)</script>")])
+    assert "<script>alert" not in shown
+    assert "&lt;script&gt;" in shown
 
 
-def test_a_passage_shows_what_each_character_cost_and_stays_text():
-    html = page()
+def test_an_excerpt_shows_what_each_character_cost_and_stays_text(plain):
     # 9 bits are as strong as 8; the text of a corpus is no markup, here and in what scripts read.
-    assert '<span style="--a:0.65">o</span>' in html
-    assert '<span style="--a:0.16">&lt;</span>' in html
-    assert "<b>" not in html[html.index('id="passage"') :][:600]
-    found = re.search(r'id="expected">(.*?)</script>', html, re.DOTALL).group(1)
-    assert "<" not in found
-    passages = json.loads(found)
-    assert list(passages) == ["better", "middle", "worse"]
-    assert passages["better"]["text"] == "Go <b>\n"
-
-
-def test_missing_results_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"curve\.csv cannot be read .*dvc repro"):
-        page.read_result(tmp_path, trained=True, mixed=False, adapts=False)
-
-
-def test_results_are_read(tmp_path):
-    (tmp_path / "curve.csv").write_text("step,validation_nats\n0,4.5\n10,3.5\n")
-    (tmp_path / "sample.txt").write_text("a\r\nb", newline="")
-    (tmp_path / "metrics.json").write_text(json.dumps({"parameters": 3}))
-    (tmp_path / "passage.json").write_text(json.dumps({"text": "a"}))
-    (tmp_path / "activations.json").write_text(json.dumps({"initial": {}}))
-    read = page.read_result(tmp_path, trained=True, mixed=False, adapts=False)
-    assert read.curve[1] == {"step": 10.0, "validation_nats": 3.5}
-    assert read.sample == "a\r\nb"
-    assert read.metrics == {"parameters": 3}
-    assert read.activations == {"initial": {}}
-    (tmp_path / "curve.csv").unlink()
-    (tmp_path / "activations.json").unlink()
-    counted = page.read_result(tmp_path, trained=False, mixed=False, adapts=False)
-    assert (counted.curve, counted.activations, counted.mixture) == ([], None, None)
-    (tmp_path / "mixture.json").write_text(json.dumps({"mixing": "linear"}))
-    mixed = page.read_result(tmp_path, trained=False, mixed=True, adapts=False)
-    assert mixed.mixture == {"mixing": "linear"}
-    (tmp_path / "adaptive.json").write_text(json.dumps({"every": 3}))
-    adapts = page.read_result(tmp_path, trained=False, mixed=False, adapts=True)
-    assert adapts.adaptive == {"every": 3}
-
-
-def test_a_training_has_a_picture_of_its_losses_and_layers():
-    found = result("a", 1.0)
-    picture = page.training_picture(found.curve, found.activations)
-    assert picture.startswith("<svg")
-    for text in ("validation", "trained", "output", "characters trained on"):
-        assert f">{text}<" in picture
-
-
-def test_curves_are_joined_for_dvc_plots():
-    rows = page.joined_curves([result("a", 1.0), result("b", 2.0)])
-    assert len(rows) == 6
-    assert rows[1] == {
-        "model": "a",
-        "characters": 100.0,
-        "bits_per_char": pytest.approx(3.5 / math.log(2)),
-    }
-    assert rows[4]["model"] == "b"
-
-
-def test_the_ladder_is_one_table_for_dvc_plots():
-    table = page.ladder(page.leaderboard(RESULTS, {}, {}), ENTROPY)
-    kinds = [row["kind"] for row in table]
-    assert (kinds.count("curve"), kinds.count("model"), kinds.count("compressor")) == (14, 3, 1)
-    held = [row for row in table if row["series"] == "Kneser-Ney, on the holdout"]
-    assert [(row["context"], row["bits_per_char"]) for row in held] == [(0, 6.0), (1, 3.0)]
-    assert all(row["context"] >= 4 for row in table if row["kind"] != "curve")
-
-
-def test_labels_keep_apart_and_never_below_their_level():
-    assert page.spread([1.0, 1.1, 3.0], 0.5) == [1.0, 1.5, 3.0]
+    assert '<span style="--a:0.65">o</span>' in plain
+    assert '<span style="--a:0.16">&lt;</span>' in plain
+    assert "<b>" not in plain[plain.index('id="excerpt"') :][:600]
+    content = re.search(r'id="expected">(.*?)</script>', plain, re.DOTALL).group(1)
+    assert "<" not in content
+    excerpts = json.loads(content)
+    assert list(excerpts) == ["better", "middle", "worse"]
+    assert excerpts["better"]["text"] == "Go <b>\n"
 
 
 def test_a_zoo_of_any_size_has_a_page():
-    assert "model19" in page([result(f"model{n}", 1 + n / 10) for n in range(20)])
-    assert "alone" in page([result("alone", 1.0)])
+    assert "model19" in html([result(f"model{n}", 1 + n / 10) for n in range(20)])
+    assert "alone" in html([result("alone", 1.0)])

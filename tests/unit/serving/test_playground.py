@@ -224,8 +224,8 @@ def test_the_page_needs_nothing_from_elsewhere(address):
 
 
 def test_the_colours_are_those_of_the_report():
-    templates = PROJECT / "src/charlm/templates"
-    report, page = ((templates / name).read_text() for name in ("report.html.j2", "play.html"))
+    files = ("report/templates/report.html.j2", "serving/playground.html")
+    report, page = ((PROJECT / "src/charlm" / name).read_text() for name in files)
     for rule in ("rgb(217 72 15 / var(--a))", "(Math.min(bits / 8, 1) * 0.65).toFixed(2)"):
         assert rule in report
         assert rule in page

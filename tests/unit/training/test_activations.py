@@ -6,22 +6,22 @@ import torch
 from charlm import models
 from charlm.training import activations
 from tests.workspace import at_scale
-from tests.zoo import build
+from tests.zoo import BY_STEPS, build
 
 SMOKE = at_scale("smoke")
 QUICK = at_scale("quick")
 
 
 def rows(name, text_N, settings=QUICK, symbols=65):
-    entry = settings.model(name)
+    entry = settings.run(name)
     model = models.build(entry.model, symbols, entry.training.block, entry.architecture)
     found = activations.statistics(model, text_N, entry.training.block)
     return model, found, {row["layer"]: row for row in found["layers"]}
 
 
-@pytest.mark.parametrize("name", SMOKE.by_steps)
+@pytest.mark.parametrize("name", BY_STEPS)
 def test_every_model_shows_its_flow_and_is_left_as_it_was(name, corpus_ids):
-    entry = SMOKE.model(name)
+    entry = SMOKE.run(name)
     model = build(name, 65)[0].train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     found = activations.statistics(model, corpus_ids["train"], entry.training.block)

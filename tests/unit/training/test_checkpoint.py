@@ -9,99 +9,101 @@ import torch
 
 from charlm import models
 from charlm.errors import UserError
-from charlm.training import checkpoint, trainer
-from charlm.training.checkpoint import Interrupted, Keeper, Snapshot
-from tests.workspace import at_scale
-from tests.zoo import expected
-from tools.torture import trainable
+from charlm.training import checkpoint
+from charlm.training.checkpoint import Checkpoint, CheckpointFile, Interrupted
+from tests.workspace import at_scale, trainable
+from tests.zoo import BY_STEPS, fit
 
 SMOKE = at_scale("smoke")
 
 
-class Once:
-    """Asks for one snapshot, at the given time of asking, and stops the training with it."""
+class InMemory:
+    """A checkpoint in memory; one is due at the given time of asking, and stops the training."""
 
-    def __init__(self, asked):
+    def __init__(self, asked, checkpoint=None):
         self.left = asked
-        self.snapshot = None
+        self.checkpoint = checkpoint
 
     @property
     def due(self):
         self.left -= 1
         return self.left < 0
 
-    def save(self, snapshot):
+    def load(self):
+        return self.checkpoint
+
+    def save(self, checkpoint):
         # Later steps change the tensors of a training in place.
-        tensors = {name: tensor.clone() for name, tensor in snapshot.tensors.items()}
-        self.snapshot = Snapshot(tensors, snapshot.content)
-        raise Interrupted(signal.SIGINT, snapshot.content["step"])
+        tensors = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
+        self.checkpoint = Checkpoint(tensors, checkpoint.content)
+        raise Interrupted(signal.SIGINT, checkpoint.content["step"])
 
 
-def train(name, corpus_ids, snapshot=None, keeper=None, **changes):
-    entry = SMOKE.model(name)
-    plan = entry.training.model_copy(
+def train(name, corpus_ids, checkpoints=None, fresh=1, **changes):
+    run = SMOKE.run(name)
+    plan = run.training.model_copy(
         update={"steps": 9, "epochs": None, "validate_every": 4, "validation_characters": 256}
         | changes
     )
-    torch.manual_seed(1 if snapshot is None else 99)
-    model = models.build(entry.model, 65, plan.block, entry.architecture)
+    torch.manual_seed(fresh)
+    model = models.build(run.model, 65, plan.block, run.architecture)
     text_N = corpus_ids["train"][:3000]
-    curve = trainer.fit(
+    features_NKV = model.prepare(text_N)
+    curve = fit(
         model,
         text_N,
         corpus_ids["validation"],
         plan,
         2,
-        snapshot=snapshot,
-        keeper=keeper,
-        expected_NKV=expected(model, text_N),
+        features_NKV=features_NKV,
+        checkpoints=checkpoints,
     )
     return curve, model.state_dict()
 
 
-@pytest.mark.parametrize("name", SMOKE.by_steps)
+@pytest.mark.parametrize("name", BY_STEPS)
 @pytest.mark.parametrize("asked", [0, 4])
 def test_going_on_ends_in_the_same_bytes(name, asked, corpus_ids):
     """Also across the start of another pass through the text, and with dropout."""
     expected_curve, weights = train(name, corpus_ids)
-    keeper = Once(asked)
+    stopped = InMemory(asked)
     with pytest.raises(Interrupted):
-        train(name, corpus_ids, keeper=keeper)
-    assert keeper.snapshot.content["step"] == asked + 1
-    curve, found = train(name, corpus_ids, keeper.snapshot)
+        train(name, corpus_ids, stopped)
+    assert stopped.checkpoint.content["step"] == asked + 1
+    curve, found = train(name, corpus_ids, InMemory(99, stopped.checkpoint), fresh=99)
     assert curve == expected_curve
     assert all(torch.equal(found[key], tensor) for key, tensor in weights.items())
 
 
-def test_a_snapshot_survives_its_file(tmp_path, corpus_ids):
+def test_a_checkpoint_survives_its_file(tmp_path, corpus_ids):
     whole = train("shake_lstm", corpus_ids)
-    keeper = Once(3)
+    stopped = InMemory(3)
     with pytest.raises(Interrupted):
-        train("shake_lstm", corpus_ids, keeper=keeper)
-    with Keeper(tmp_path / "kept", "a", 0) as kept:
-        kept.save(keeper.snapshot)
-        curve, found = train("shake_lstm", corpus_ids, kept.load())
+        train("shake_lstm", corpus_ids, stopped)
+    with CheckpointFile(tmp_path / "kept", "a", 3600) as file:
+        file.save(stopped.checkpoint)
+        curve, found = train("shake_lstm", corpus_ids, file, fresh=99)
     assert curve == whole[0]
     assert all(torch.equal(found[key], tensor) for key, tensor in whole[1].items())
 
 
-def test_a_snapshot_of_another_training_or_a_damaged_one_is_not_used(tmp_path):
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path):
     path = tmp_path / "kept"
-    snapshot = Snapshot({"model.w": torch.arange(3.0)}, {"step": 7})
-    with Keeper(path, "a", 30) as keeper:
-        assert keeper.load() is None
-        keeper.save(snapshot)
-        found = keeper.load()
+    checkpoint = Checkpoint({"model.w": torch.arange(3.0)}, {"step": 7})
+    with CheckpointFile(path, "a", 30) as file:
+        assert file.load() is None
+        file.save(checkpoint)
+        found = file.load()
         assert found.content["step"] == 7
         assert found.tensors["model.w"].tolist() == [0, 1, 2]
-    with Keeper(path, "b", 30) as other:
+    with CheckpointFile(path, "b", 30) as other:
         assert other.load() is None
     content = path.read_bytes()
     for damaged in (content[:-1], content[:20], b"", b"\xff" * 100):
         path.write_bytes(damaged)
-        with Keeper(path, "a", 30) as keeper:
-            assert keeper.load() is None
-            keeper.forget()
+        with CheckpointFile(path, "a", 30) as file:
+            assert file.load() is None
+            file.remove()
         assert not path.exists()
 
 
@@ -117,43 +119,44 @@ def test_a_fingerprint_sees_parameters_and_content(tmp_path):
 
 def test_one_training_at_a_time(tmp_path):
     code = "import sys, pathlib, charlm.training.checkpoint as k\n"
-    code += "with k.Keeper(pathlib.Path(sys.argv[1]), 'a', 1): print('in', flush=True); input()"
+    code += "with k.CheckpointFile(pathlib.Path(sys.argv[1]), 'a', 1):\n"
+    code += " print('in', flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path / "lstm")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"in\n"
         with (
             pytest.raises(UserError, match="lstm is being trained by another process"),
-            Keeper(tmp_path / "lstm", "a", 1),
+            CheckpointFile(tmp_path / "lstm", "a", 1),
         ):
             pass
         process.kill()
-    with Keeper(tmp_path / "lstm", "a", 1):
+    with CheckpointFile(tmp_path / "lstm", "a", 1):
         pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_for_a_snapshot_and_an_end(tmp_path, number):
+def test_a_signal_asks_for_a_checkpoint_and_an_end(tmp_path, number):
     before = signal.getsignal(number)
-    with Keeper(tmp_path / "kept", "a", 1000) as keeper:
-        assert not keeper.due
+    with CheckpointFile(tmp_path / "kept", "a", 1000) as file:
+        assert not file.due
         os.kill(os.getpid(), number)
-        assert keeper.due
+        assert file.due
         with pytest.raises(Interrupted, match="after step 1,234") as stopped:
-            keeper.save(Snapshot({}, {"step": 1234}))
+            file.save(Checkpoint({}, {"step": 1234}))
         assert stopped.value.status == 128 + number
-        assert keeper.load().content["step"] == 1234
+        assert file.load().content["step"] == 1234
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(number) == before
 
 
-def test_snapshots_are_taken_at_the_interval(tmp_path):
-    with Keeper(tmp_path / "kept", "a", 0.05) as keeper:
-        assert not keeper.due
+def test_checkpoints_are_taken_at_the_interval(tmp_path):
+    with CheckpointFile(tmp_path / "kept", "a", 0.05) as file:
+        assert not file.due
         time.sleep(0.06)
-        assert keeper.due
-        keeper.save(Snapshot({}, {"step": 1}))
-        assert not keeper.due
+        assert file.due
+        file.save(Checkpoint({}, {"step": 1}))
+        assert not file.due
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
@@ -184,10 +187,12 @@ def test_ctrl_c_keeps_says_so_and_goes_on(tmp_path, corpus_path):
     assert sorted(steps) == [0, *range(25, 301, 25)]
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_snapshot(tmp_path, corpus_ids):
-    with Keeper(tmp_path / "kept", "a", 0) as keeper:
+def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tmp_path, corpus_ids):
+    with CheckpointFile(tmp_path / "kept", "a", 0) as file:
         with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+ \(learning rate"):
-            train("mlp", corpus_ids, keeper=keeper, learning_rate=1e30, steps=50, validate_every=1)
-        kept = keeper.load()
+            train(
+                "mlp", corpus_ids, checkpoints=file, learning_rate=1e30, steps=50, validate_every=1
+            )
+        kept = file.load()
     assert kept.content["step"] > 0
     assert all(torch.isfinite(t).all() for name, t in kept.tensors.items() if "model." in name)

@@ -1,11 +1,12 @@
-"""Replayed steps against plain ones; a stand-in for CUDA graphs runs what was captured again."""
+"""Steps replayed as CUDA graphs against plain ones; a stand-in runs again what was captured."""
 
 import contextlib
+from itertools import islice
 
 import pytest
 import torch
 
-from charlm.data.batches import Batch, streams, windows
+from charlm.data.batches import Batch, streams, windows, with_features
 from charlm.training import cuda_graphs
 
 
@@ -35,7 +36,7 @@ class Counter:
     def __init__(self):
         self.weight = torch.zeros((), dtype=torch.float64)
 
-    def __call__(self, batch, state, rate):
+    def __call__(self, batch, rate, state):
         carried = torch.zeros(2) if state is None else state[0]
         self.weight.mul_(0.9).add_(float(batch.inputs_BT.sum()) * rate + carried.sum())
         new = carried * 0.5 + batch.targets_BT[0, 0]
@@ -49,7 +50,7 @@ def runs(batches, rates, carries, chunks, steps):
         step, state, losses, at = Counter(), None, [], 0
         take = None
         if kind == "replayed":
-            take = cuda_graphs.Replayed(step, carries, steps)
+            take = cuda_graphs.GraphedSteps(step, carries, steps)
             take._run, run = lambda: None, take._run
             Graph.runner = type("Runner", (), {"_run": staticmethod(run)})
         for count in chunks:
@@ -86,6 +87,27 @@ def test_windows_need_no_state(captured):
     plain, replayed = runs(batches, [0.1] * 30, False, [10, 20], 10)
     assert Graph.replays == 2
     assert replayed[0] == pytest.approx(plain[0])
+
+
+def test_features_travel_with_their_batch(captured):
+    ids, features_NKV = torch.arange(300) % 7, torch.randn(299, 2, 7)
+    places = streams(torch.arange(300), 3, 8, torch.Generator().manual_seed(1))
+    batches = list(islice(with_features(places, ids, features_NKV), 12))
+    stacked = cuda_graphs._stacked(batches[:4])
+    assert [tuple(part.shape) for part in stacked] == [(4, 3, 8), (4, 3, 8), (4, 3, 8, 2, 7)]
+    seen = []
+
+    def step(batch, rate, state):
+        seen.append(batch.features_BTKV.clone())
+        return torch.zeros(()), torch.zeros(1)
+
+    steps = cuda_graphs.GraphedSteps(step, True, 4)
+    steps._run, run = lambda: None, steps._run
+    Graph.runner = type("Runner", (), {"_run": staticmethod(run)})
+    _, state = steps(batches[:4], [0.1] * 4, None)
+    steps(batches[4:], [0.1] * 8, state)
+    assert Graph.replays == 2
+    assert all(torch.equal(b.features_BTKV, found) for b, found in zip(batches, seen, strict=True))
 
 
 def test_a_batch_of_another_shape_is_taken_by_itself(captured):

@@ -13,7 +13,7 @@ from tests.zoo import SMOKE, build
 
 def test_a_training_that_does_not_fit_is_refused_with_the_numbers(monkeypatch):
     model, _ = build("bigram", 65)
-    budget = SMOKE.model("bigram").training
+    budget = SMOKE.run("bigram").training
     # Gradient and two moments of 65 x 65 numbers; logits and their gradient of 32 x 8 characters.
     needed = 4 * 3 * 65 * 65 + 4 * 2 * 32 * 8 * 65
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=needed))
@@ -25,22 +25,23 @@ def test_a_training_that_does_not_fit_is_refused_with_the_numbers(monkeypatch):
 
 def test_a_batch_that_no_memory_holds_is_refused():
     model, _ = build("bigram", 65)
-    budget = SMOKE.model("bigram").training.model_copy(update={"batch": 10**12})
-    with pytest.raises(UserError, match="for 8,000,000,000,000 characters a step of 65 symbols"):
+    budget = SMOKE.run("bigram").training.model_copy(update={"batch": 10**12})
+    with pytest.raises(UserError, match="for 8,000,000,000,000 characters per step of 65 symbols"):
         memory.check("bigram", model, budget, 10_000, 65)
 
 
 CODE = """
 import resource, sys
 import torch
-from charlm import checkpoint, memory
+from charlm import saved_model
+from charlm.training import memory
 from charlm.errors import UserError
 from tests.zoo import SMOKE
 memory.SMALL = int(sys.argv[1])
 layers, width = map(int, sys.argv[2:])
 sizes = {"layers": layers, "heads": 8, "width": width, "dropout": 0.0, "bias": False}
-entry = SMOKE.model("gpt").model_copy(update={"architecture": sizes})
-config = checkpoint.Config.of(entry, "abc", SMOKE.seeds_of("gpt"))
+entry = SMOKE.run("gpt").model_copy(update={"architecture": sizes})
+config = saved_model.Config.of(entry, "abc")
 torch.manual_seed(1)
 try:
     built = memory.build("gpt", config)

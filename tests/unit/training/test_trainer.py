@@ -13,52 +13,53 @@ from charlm.errors import UserError
 from charlm.models.base import LanguageModel, detach
 from charlm.sampling import threads
 from charlm.training import activations, trainer
-from tests import zoo
+from charlm.training.optimizer import learning_rate_at, make_optimizer
 from tests.workspace import PROJECT, at_scale
+from tests.zoo import BY_STEPS, fit
 
 SMOKE = at_scale("smoke")
 VOCABULARY = 65
 
 
 def budget(name="bigram", **changes):
-    return SMOKE.model(name).training.model_copy(update=changes)
+    return SMOKE.run(name).training.model_copy(update=changes)
 
 
 def build(name, training_budget):
-    entry = SMOKE.model(name)
+    entry = SMOKE.run(name)
     return models.build(entry.model, VOCABULARY, training_budget.block, entry.architecture)
 
 
 def test_learning_rate_schedules():
     plan = budget(steps=100, warmup=10, learning_rate=1.0, decay="linear", decay_after=0.5)
-    rates = [trainer.learning_rate_at(step, plan.steps, plan) for step in range(100)]
+    rates = [learning_rate_at(step, plan.steps, plan) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[9] == pytest.approx(10 / 11)
     assert rates[10:50] == [1.0] * 40
     assert rates[75] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.02)
     cosine = plan.model_copy(update={"decay": "cosine", "final_learning_rate": 0.2})
-    assert trainer.learning_rate_at(50, cosine.steps, cosine) == 1.0
-    assert trainer.learning_rate_at(75, cosine.steps, cosine) == pytest.approx(0.6)
+    assert learning_rate_at(50, cosine.steps, cosine) == 1.0
+    assert learning_rate_at(75, cosine.steps, cosine) == pytest.approx(0.6)
     constant = plan.model_copy(update={"decay": "none"})
-    assert trainer.learning_rate_at(99, constant.steps, constant) == 1.0
+    assert learning_rate_at(99, constant.steps, constant) == 1.0
 
 
 def test_nanogpts_schedule(settings):
     """Its get_lr, written as there: warm-up over it / (warmup + 1), cosine to min_lr."""
-    plan = settings.model("gpt").training
+    plan = settings.run("gpt").training
     for step in (0, 50, 99, 100, 101, 1000, 1999):
         if step < 100:
             expected = 1e-3 * (step + 1) / 101
         else:
             ratio = (step - 100) / (2000 - 100)
             expected = 1e-4 + 0.5 * (1 + math.cos(math.pi * ratio)) * (1e-3 - 1e-4)
-        assert trainer.learning_rate_at(step, plan.steps, plan) == pytest.approx(expected)
+        assert learning_rate_at(step, plan.steps, plan) == pytest.approx(expected)
 
 
 def test_only_matrices_decay():
     plan = budget("gpt", weight_decay=0.1)
-    groups = trainer.make_optimizer(build("gpt", plan), plan).param_groups
+    groups = make_optimizer(build("gpt", plan), plan).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert all(p.dim() > 1 for p in groups[0]["params"])
     assert all(p.dim() == 1 for p in groups[1]["params"])
@@ -76,7 +77,7 @@ def test_bfloat16_is_of_products_alone_and_float32_where_it_is_not_native(monkey
             assert (left @ right).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", SMOKE.by_steps)
+@pytest.mark.parametrize("name", BY_STEPS)
 def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
     plan = budget(name, steps=6, validate_every=3, validation_characters=256)
     runs = []
@@ -84,8 +85,9 @@ def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
         torch.manual_seed(1)
         model = build(name, plan)
         text_N = corpus_ids["train"][:20_000]
-        known = zoo.expected(model, text_N)
-        curve = trainer.fit(model, text_N, corpus_ids["validation"], plan, 2, expected_NKV=known)
+        features_NKV = model.prepare(text_N)
+        held_N = corpus_ids["validation"]
+        curve = fit(model, text_N, held_N, plan, 2, features_NKV=features_NKV)
         runs.append((curve, model.state_dict()))
     assert runs[0][0] == runs[1][0]
     for key, tensor in runs[0][1].items():
@@ -98,7 +100,7 @@ def test_a_golden_step(corpus_ids):
     model = build("bigram", plan)
     before_VV = model.logits.weight.detach().clone()
     text_N = corpus_ids["train"][:9]
-    trainer.fit(model, text_N, corpus_ids["validation"], plan, 0)
+    fit(model, text_N, corpus_ids["validation"], plan, 0)
     expected_VV = before_VV.clone()
     for symbol, target in zip(text_N[:-1].tolist(), text_N[1:].tolist(), strict=True):
         gradient_V = torch.softmax(before_VV[symbol], 0)
@@ -112,7 +114,7 @@ def test_a_trained_bigram_meets_the_conditional_entropy():
     text_N = torch.randint(3, (200,))
     plan = budget(learning_rate=0.05, weight_decay=0.0, steps=600, batch=1, block=199)
     model = models.build("bigram", 3, 1, {})
-    trainer.fit(model, text_N, text_N, plan, 0)
+    fit(model, text_N, text_N, plan, 0)
     nats = functional.cross_entropy(model(text_N[None, :-1])[0][0], text_N[1:]).item()
     (pairs,) = estimators.statistics(counts_of_counts.in_memory(text_N.numpy(), 3, [2]), 1.0)
     expected = pairs.estimates["plug_in"].conditional_bits_per_char
@@ -123,9 +125,7 @@ def test_the_curve_is_the_mean_over_all_characters_since_the_last_point(corpus_i
     plan = budget(learning_rate=1e-12, weight_decay=0.0, steps=7, validate_every=4)
     points = []
     model = build("bigram", plan)
-    curve = trainer.fit(
-        model, corpus_ids["train"], corpus_ids["validation"], plan, 3, points.append
-    )
+    curve = fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 3, points.append)
     assert points == curve
     assert [point.step for point in curve] == [0, 4, 7]
     assert [point.characters for point in curve] == [0, 4 * 256, 7 * 256]
@@ -171,20 +171,20 @@ def test_streams_carry_a_detached_state_and_windows_none(corpus_ids):
     ):
         model = Recorder()
         plan = budget(batches=kind, batch=4, block=15, steps=5)
-        trainer.fit(model, text_N, corpus_ids["validation"], plan, 0)
+        fit(model, text_N, corpus_ids["validation"], plan, 0)
         assert model.states == expected
 
 
 def test_progress_adds_up(corpus_ids):
     plan = budget(steps=25, validate_every=10)
     seen = []
-    trainer.fit(
+    fit(
         build("bigram", plan),
         corpus_ids["train"],
         corpus_ids["validation"],
         plan,
         0,
-        advance=lambda steps, nats: seen.append((steps, nats)),
+        on_steps=lambda steps, nats: seen.append((steps, nats)),
     )
     assert sum(steps for steps, _ in seen) == 25
     assert all(3 < nats < 6 for _, nats in seen)
@@ -193,18 +193,18 @@ def test_progress_adds_up(corpus_ids):
 def test_a_loss_that_is_no_number_stops_at_once(corpus_ids):
     plan = budget("mlp", learning_rate=1e30, steps=200)
     with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+ \(learning rate 1e\+30\)"):
-        trainer.fit(build("mlp", plan), corpus_ids["train"], corpus_ids["validation"], plan, 0)
+        fit(build("mlp", plan), corpus_ids["train"], corpus_ids["validation"], plan, 0)
 
 
 def test_training_does_not_load_the_compiler():
     """Nothing is compiled, and the import would double what a stage takes to start."""
     code = (
-        "import sys, torch; from charlm import models, training;"
+        "import sys, torch; from charlm import models; from tests.zoo import fit;"
         "from tests.workspace import at_scale;"
         "from charlm.models.base import start_torch; start_torch();"
         "model = models.build('bigram', 65, 8, {});"
-        "plan = at_scale('smoke').model('bigram').training.model_copy(update={'clip': 1.0});"
-        "text = torch.randint(65, (5000,)); trainer.fit(model, text, text, plan, 0);"
+        "plan = at_scale('smoke').run('bigram').training.model_copy(update={'clip': 1.0});"
+        "text = torch.randint(65, (5000,)); fit(model, text, text, plan, 0);"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
@@ -217,7 +217,7 @@ def test_the_optimizers_are_torchs_own(name, corpus_ids):
     torch.manual_seed(1)
     ours = build(name, plan)
     theirs = copy.deepcopy(ours).train()
-    trainer.fit(ours, corpus_ids["train"][:9000], corpus_ids["validation"], plan, 2)
+    fit(ours, corpus_ids["train"][:9000], corpus_ids["validation"], plan, 2)
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     settings = {"lr": plan.learning_rate, "weight_decay": 0.0}
     if plan.optimizer != "sgd":
@@ -237,8 +237,8 @@ def test_the_optimizers_are_torchs_own(name, corpus_ids):
     state = None
     for step in range(5):
         for group in optimizer.param_groups:
-            group["lr"] = trainer.learning_rate_at(step, 5, plan)
-        inputs_BT, targets_BT, fresh = next(stream)
+            group["lr"] = learning_rate_at(step, 5, plan)
+        inputs_BT, targets_BT, fresh, _ = next(stream)
         carried = state if plan.batches == "streams" and not fresh else None
         logits_BTV, state = theirs(inputs_BT, carried)
         state = detach(state)
@@ -260,14 +260,14 @@ def test_epochs_are_passes_through_the_text(corpus_ids):
         budget(batch=32, block=8, steps=None, epochs=2, warmup=9).steps_on(257)
     plan = budget(batch=4, block=8, steps=None, epochs=3)
     text_N = corpus_ids["train"][:100]
-    curve = trainer.fit(build("bigram", plan), text_N, corpus_ids["validation"], plan, 0)
+    curve = fit(build("bigram", plan), text_N, corpus_ids["validation"], plan, 0)
     assert curve[-1].step == 9
 
 
 def test_training_stops_below_a_loss(corpus_ids):
     plan = budget(steps=200, validate_every=50, stop_below=1e9)
     model = build("bigram", plan)
-    curve = trainer.fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 0)
+    curve = fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 0)
     assert [point.step for point in curve] == [0, 5]
     assert curve[-1].characters == 5 * 32 * 8
     assert not model.training
@@ -277,7 +277,7 @@ def test_a_full_batch_is_the_mean_over_all_pairs(corpus_ids):
     plan = budget("perceptron_full_batch", steps=1, learning_rate=1e-12)
     text_N = corpus_ids["train"][:5000]
     model = build("perceptron_full_batch", plan)
-    curve = trainer.fit(model, text_N, corpus_ids["validation"], plan, 0)
+    curve = fit(model, text_N, corpus_ids["validation"], plan, 0)
     logits_BTV, _ = model(text_N[None, :-1].long())
     whole = functional.cross_entropy(logits_BTV[0], text_N[1:].long()).item()
     assert curve[0].train_nats == pytest.approx(whole, rel=1e-5)
@@ -287,14 +287,14 @@ def test_a_full_batch_is_the_mean_over_all_pairs(corpus_ids):
 @pytest.mark.parametrize(("name", "tolerance"), [("bigram", 0), ("lstm", 0), ("gpt", 1e-5)])
 def test_one_thread_and_two_agree(name, tolerance, corpus_ids):
     """Some sums are taken in another order: in rounding, and in nothing else."""
-    entry = SMOKE.model(name)
+    entry = SMOKE.run(name)
     found = []
     for count in (1, 2):
         torch.manual_seed(1)
         model = models.build(entry.model, 65, entry.training.block, entry.architecture)
         plan = entry.training.model_copy(update={"steps": 20, "warmup": 0})
         with threads(count):
-            trainer.fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 2)
+            fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 2)
         found.append(model.state_dict())
     first, second = found
     for key, tensor in first.items():

@@ -1,42 +1,42 @@
-"""Mixture of two models, each of which may be a mixture itself.
+"""Two or more trained models as one; a member may be an ensemble itself.
 
     linear:     p(w | h) = sum over k of weight_k p_k(w | h)
     geometric:  p(w | h) proportional to the product over k of p_k(w | h) ^ weight_k
 
-Weights are fixed once members are trained (charlm.evaluation.ensemble); linear ones sum to one.
+The weights are fitted once, on validation (charlm.evaluation.ensemble); linear ones sum to one.
 
 Source: Jelinek and Mercer, "Interpolated estimation of Markov source parameters", 1980 (linear);
 Hinton, "Products of Experts", 1999 (geometric).
 
-Shapes: K members, B batch, T time, V vocabulary.
+Shapes: K members, N characters, B batch, T time, V vocabulary.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from charlm import models
 from charlm.config.schema import Schema
-from charlm.models.base import MixedModel, State
+from charlm.models.base import LanguageModel, State
 
 
 class Architecture(Schema):
-    """How it mixes; what its members are built from: model, block and architecture of each."""
+    """How probabilities are put together; what each member is built from."""
 
     mixing: Literal["linear", "geometric"]
     members: list[dict[str, Any]]
 
 
-class Model(MixedModel):
-    """Log-probabilities of all members, put together; the state is a tuple of theirs."""
+class Model(LanguageModel):
+    """The state is the tuple of the members' states, so that each sees what it would see alone."""
 
     def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
         super().__init__()
         self.mixing = architecture.mixing
         members = [
-            models.build(of["model"], vocabulary_size, of["block"], of["architecture"])
-            for of in architecture.members
+            models.build(member["model"], vocabulary_size, member["block"], member["architecture"])
+            for member in architecture.members
         ]
         self.members = nn.ModuleList(members)
         lengths = [member.context_length for member in members]
@@ -45,8 +45,13 @@ class Model(MixedModel):
         count = len(members)
         self.register_buffer("weights_K", torch.full((count,), 1 / count))
 
+    def recount(self, ids_N: Tensor) -> None:
+        """Let every member count a text."""
+        for member in self.members:
+            cast(LanguageModel, member).recount(ids_N)
+
     def forward(self, ids_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Ask every member and mix."""
+        """Put the members' log-probabilities together."""
         states = [None] * len(self.members) if state is None else state
         answers = [member(ids_BT, s) for member, s in zip(self.members, states, strict=True)]
         log_p_KBTV = torch.stack([logits.log_softmax(dim=-1) for logits, _ in answers])

@@ -1,10 +1,10 @@
-"""What an exact memory buys, and where: `python -m benchmarks.recall`.
+"""What the match model buys, and where: `python -m benchmarks.match_model`.
 
-`residual_lstm` is trained at its quick budget with its memory and without (`reach: 0`), and both
+`ngram_lstm` is trained at scale quick with the match model and without it (`reach: 0`), and both
 are scored on the holdout, streaming. The difference is then shared out among names of speakers
 (lines of letters that end in a colon) and the rest, and among words that the training split has, in
 whatever case, and those that it has not. One seed; four minutes on two cores; the result is
-benchmarks/recall.json.
+benchmarks/match_model.json.
 """
 
 import re
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 import stages  # puts this copy's src first
+from benchmarks.common import at_scale, load, train
 from benchmarks.machine import machine
-from benchmarks.sources import at_scale, load, train
 from charlm.data.vocabulary import Vocabulary
 from charlm.evaluation import loss
 from charlm.files import write_json
@@ -41,12 +41,12 @@ def main() -> None:
     symbols = Vocabulary.load(ROOT / "data/encoded/vocabulary.json").symbols
     held = torch.cat([ids["train"][-1:], ids["validation"], ids["test"]])
     nats = {}
-    forgets = {"residuals__residual_lstm__architecture__reach": 0}
+    without = {"models__ngram_lstm__architecture__reach": 0}
     for name, settings in (
         ("with", at_scale("quick")),
-        ("without", at_scale("quick", **forgets)),
+        ("without", at_scale("quick", **without)),
     ):
-        model, *_ = train(settings.model("residual_lstm"), settings.seeds, device)
+        model, *_ = train(settings.run("ngram_lstm"), device)
         nats[name] = loss.streaming(model, held)[0]
     seen, text = (
         "".join(np.array(list(symbols))[part.cpu().numpy()].tolist())
@@ -65,10 +65,10 @@ def main() -> None:
             "with": round(float(nats["with"][part].mean()), 4),
             **{
                 name: {
-                    "share of characters": round(float(of.double().mean()), 3),
-                    "share of the gain": round(float(gained[of].sum() / gained.sum()), 3),
+                    "share of characters": round(float(marks.double().mean()), 3),
+                    "share of the gain": round(float(gained[marks].sum() / gained.sum()), 3),
                 }
-                for name, of in (
+                for name, marks in (
                     ("names of speakers", speakers[part]),
                     ("words that training has not", new[part]),
                     ("both", (speakers & new)[part]),
@@ -77,9 +77,9 @@ def main() -> None:
         }
         print(split, results[split], flush=True)
     write_json(
-        ROOT / "benchmarks/recall.json",
+        ROOT / "benchmarks/match_model.json",
         {
-            "command": "python -m benchmarks.recall",
+            "command": "python -m benchmarks.match_model",
             "machine": machine(device),
             "unit": "nats per character, streaming; shares",
             "results": results,

@@ -1,0 +1,94 @@
+"""What several benchmarks share: params.yaml with changes, the encoded text, one training."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+from torch import Tensor
+
+import stages  # puts this copy's src first
+from charlm.cli import progress
+from charlm.config import params
+from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
+from charlm.models.base import LanguageModel
+from charlm.saved_model import Config
+from charlm.training.trainer import Point, Trainer
+
+ROOT = Path(stages.__file__).parent.parent
+ENCODED = ROOT / "data/encoded"
+
+Watch = Callable[[LanguageModel, Point], dict[str, float]]
+
+
+def at_scale(scale: str, **changes: Any) -> params.Params:
+    """Return params.yaml at a scale; models__rnn__full__steps=1 changes models.rnn.full.steps."""
+    content = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        inner = content
+        for parent in parents:
+            inner = inner[parent]
+        inner[last] = value
+    return params.parse({**content, "scale": scale}, "params.yaml")
+
+
+def load(device: torch.device) -> dict[str, Tensor]:
+    """Return the ids of each split on a device."""
+    splits = encoding.load_splits(ENCODED)
+    return {split: torch.tensor(ids).to(device) for split, ids in splits.items()}
+
+
+def build(run: params.Run, device: torch.device) -> tuple[LanguageModel, Config]:
+    """Return a run's model with fresh weights from its seed, and its configuration."""
+    config = Config.of(run, Vocabulary.load(ENCODED / "vocabulary.json").symbols)
+    torch.manual_seed(run.seed)
+    return config.build().to(device), config
+
+
+def train(
+    run: params.Run, device: torch.device, watch: Watch = lambda model, point: {}
+) -> tuple[LanguageModel, Config, list[dict[str, float]], float]:
+    """Train a run; return its model, its configuration, its curve and the seconds.
+
+    Args:
+        run: what to train.
+        device: to train on.
+        watch: called with the model at each point of the curve; adds columns to it.
+    """
+    model, config = build(run, device)
+    ids = load(device)
+    train_N = torch.cat(list(ids.values())) if run.text == "all" else ids["train"]
+    curve: list[dict[str, float]] = []
+
+    def on_point(point: Point) -> None:
+        row = {
+            "step": point.step,
+            "train_nats": point.train_nats,
+            "batch_nats": point.batch_nats,
+            "validation_nats": point.validation_nats,
+        }
+        curve.append(row | watch(model, point))
+
+    started = time.perf_counter()
+    features_NKV = model.prepare(train_N)
+    if steps := run.training.steps_on(len(train_N)):
+        with progress(steps, "step", run.name) as bar:
+
+            def on_steps(count: int, nats: float) -> None:
+                bar.set_postfix_str(f"{nats:.3f} nats", refresh=False)
+                bar.update(count)
+
+            trainer = Trainer(
+                model,
+                train_N,
+                ids["validation"],
+                run.training,
+                run.seed + 1,
+                features_NKV=features_NKV,
+            )
+            trainer.fit(on_point, on_steps)
+    return model, config, curve, time.perf_counter() - started

@@ -1,0 +1,243 @@
+"""Trainings that published figures need and that are too long for the pipeline, recorded.
+
+    python -m benchmarks.published [--shared] [NAME ...]        adds to benchmarks/published.json
+
+Without a name it trains what is not recorded yet.
+
+- `spread`: how much the losses that documents C and D print vary from seed to seed and batch to
+  batch: the tolerance of their rows.
+- `starts`: the same of LMNet's first loss, by width.
+- `shake_lstm`: document A's ShakeLSTM at its published 20 epochs of 100 batches, with its own
+  validation on 10 random batches.
+- `lmnet_N`: document B's LMNet, N wide, to step 500, where the published curve tells widths apart.
+- `rnn`, `lstm_scratch`: document E's two, at the steps that its own corpus gave them.
+- `published_lmnet`, `published_rnn`, `published_lstm_scratch`: the documents' whole trainings of
+  10,000, 26,100 and 52,200 steps. They are for a GPU, and left out elsewhere unless named.
+
+What is recorded already is not trained again unless it is named. Each is written as soon as it
+ends, so that stopping loses no more than the one in progress. It needs data/encoded (`dvc repro
+encode`) and hours: it uses all threads of the machine, so nothing else should run beside it. Where
+something did, or a training was paused, say --shared: its seconds are then no measure of speed.
+"""
+
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.common import ENCODED, ROOT, at_scale, build, load, train
+from benchmarks.machine import machine
+from charlm import models
+from charlm.config import params
+from charlm.data import batches, encoding
+from charlm.data.vocabulary import Vocabulary
+from charlm.evaluation import metrics
+from charlm.files import read_json, write_json
+from charlm.models.base import LanguageModel, start_torch
+from charlm.sampling import Writer
+from charlm.training.trainer import Point
+
+OUTPUT = ROOT / "benchmarks/published.json"
+SPREAD = ("perceptron_full_batch_all", "perceptron_all", "mlp_all", "mlp_normalized_all", "bigram")
+SPREAD_SEEDS = range(101, 111)
+WIDTHS = (64, 128, 256, 512)
+LMNET_BATCH, LMNET_BLOCK = 128, 256
+EPOCH = 100
+"""Batches in an epoch of ShakeLSTM's."""
+
+Columns = Callable[[LanguageModel, int], dict[str, float]]
+"""More columns of a loss curve, from the model at a step."""
+
+
+def no_columns(model: LanguageModel, step: int) -> dict[str, float]:
+    """Return no more columns."""
+    return {}
+
+
+def random_batches(
+    model: LanguageModel, ids_N: Tensor, batch: int, block: int, count: int, seed: int
+) -> list[float]:
+    """Return the loss, in nats per character, of each of some random batches of a text."""
+    stream = batches.windows(ids_N, batch, block, torch.Generator().manual_seed(seed))
+    was_training = model.training
+    model.eval()
+    losses = []
+    with torch.no_grad():
+        for _ in range(count):
+            drawn = next(stream)
+            logits_BTV, _ = model(drawn.inputs_BT)
+            targets_N = drawn.targets_BT.flatten()
+            nats = functional.cross_entropy(logits_BTV.flatten(0, 1), targets_N)
+            losses.append(float(nats))
+    model.train(was_training)
+    return losses
+
+
+def record(run: params.Run, columns: Columns = no_columns) -> dict[str, Any]:
+    """Train a run, score it and draw its sample."""
+    device = start_torch()
+    # The trainer reports step 0 when it has taken some steps already.
+    untrained = columns(build(run, device)[0], 0)
+
+    def watch(model: LanguageModel, point: Point) -> dict[str, float]:
+        return columns(model, point.step) if point.step else untrained
+
+    model, config, curve, seconds = train(run, device, watch)
+    writer = Writer(model, config)
+    one, _ = writer.spelt(run.sampling.model_copy(update={"samples": 1}))
+    return {
+        "machine": machine(device),
+        "threads": torch.get_num_threads(),
+        "run": run.name,
+        "text": run.text,
+        "architecture": run.architecture,
+        "batch": run.training.batch,
+        "block": run.training.block,
+        "steps": int(curve[-1]["step"]),
+        "parameters": model.parameter_count,
+        "seconds": round(seconds),
+        "curve": curve,
+        "losses": metrics.losses(model, config, encoding.load_splits(ENCODED), device),
+        "sample": writer.texts(one)[0],
+    }
+
+
+def spread() -> dict[str, Any]:
+    """Train documents C's and D's models with other seeds; record what their documents print."""
+    settings, device = at_scale("quick"), start_torch()
+    losses: dict[str, dict[str, list[float]]] = {}
+    for name in SPREAD:
+        for seed in SPREAD_SEEDS:
+            run = settings.run(name).model_copy(update={"seed": seed})
+            _, _, curve, _ = train(run, device)
+            for row in curve:
+                key = str(int(row["step"]))
+                losses.setdefault(name, {}).setdefault(key, []).append(row["batch_nats"])
+        print(name, {step: statistics.fmean(row) for step, row in losses[name].items()}, flush=True)
+    return {"machine": machine(device), "seeds": list(SPREAD_SEEDS), "batch_nats": losses}
+
+
+def starts() -> dict[str, Any]:
+    """Measure how much the first loss of LMNet varies from seed to seed, by width."""
+    device = start_torch()
+    all_N = torch.cat(list(load(device).values()))
+    symbols = len(Vocabulary.load(ENCODED / "vocabulary.json"))
+    losses: dict[str, dict[str, list[float]]] = {}
+    for width in WIDTHS:
+        name, first = f"lmnet_{width}", []
+        for seed in SPREAD_SEEDS:
+            torch.manual_seed(seed)
+            model = models.build("lmnet", symbols, LMNET_BLOCK, {"n_embd": width}).to(device)
+            first += random_batches(model, all_N, LMNET_BATCH, LMNET_BLOCK, 1, seed)
+        losses[name] = {"0": first}
+        print(name, statistics.fmean(first), flush=True)
+    return {"machine": machine(device), "seeds": list(SPREAD_SEEDS), "batch_nats": losses}
+
+
+def shake_lstm() -> dict[str, Any]:
+    """Train ShakeLSTM as published; validate as its document does."""
+    run = at_scale("full").run("shake_lstm")
+    batch, block = run.training.batch, run.training.block
+    assert batch is not None
+    ids = load(start_torch())
+    held_N = torch.cat([ids["validation"], ids["test"]])
+
+    def ten_batches(model: LanguageModel, step: int) -> dict[str, float]:
+        losses = random_batches(model, held_N, batch, block, 100, 1 + step)
+        tens = [statistics.fmean(losses[at : at + 10]) for at in range(0, 100, 10)]
+        print(f"step {step}: {tens[0]:.4f} nats on ten validation batches", flush=True)
+        return {"ten_batches_nats": tens[0], "ten_batches_sd": statistics.stdev(tens)}
+
+    return record(run, ten_batches) | {"steps_per_epoch": EPOCH}
+
+
+def lmnet(width: int) -> dict[str, Any]:
+    """Train LMNet of a width to step 500 with the published batches."""
+    settings = at_scale("full", models__lmnet__full__n_embd=width, models__lmnet__full__steps=500)
+    return record(settings.run("lmnet_all"), lmnet_batches)
+
+
+def lmnet_batches(model: LanguageModel, step: int) -> dict[str, float]:
+    """Return mean and spread over ten batches of LMNet's, drawn for a step."""
+    all_N = torch.cat(list(load(next(model.parameters()).device).values()))
+    losses = random_batches(model, all_N, LMNET_BATCH, LMNET_BLOCK, 10, 1 + step)
+    return {"batches_mean": statistics.fmean(losses), "batches_sd": statistics.stdev(losses)}
+
+
+def published_lmnet() -> dict[str, Any]:
+    """Train LMNet, as wide as fits the published curve best, for its 10,000 steps."""
+    return record(at_scale("full").run("lmnet_all"), lmnet_batches)
+
+
+def published(name: str) -> dict[str, Any]:
+    """Train one of document E's models for all its epochs."""
+    return record(at_scale("full").run(f"{name}_all"))
+
+
+def recurrent(name: str, steps: int) -> dict[str, Any]:
+    """Train one of document E's models for the steps that its own corpus gave it."""
+    section = f"models__{name}__full__"
+    settings = at_scale("full", **{f"{section}epochs": None, f"{section}steps": steps})
+    return record(settings.run(f"{name}_all"))
+
+
+SPREADS = {"spread": spread, "starts": starts}
+RUNS: dict[str, Callable[[], dict[str, Any]]] = {
+    "rnn": partial(recurrent, "rnn", 2100),
+    **{f"lmnet_{width}": partial(lmnet, width) for width in WIDTHS},
+    "shake_lstm": shake_lstm,
+    "lstm_scratch": partial(recurrent, "lstm_output_gate", 4200),
+    "published_lmnet": published_lmnet,
+    "published_rnn": partial(published, "rnn"),
+    "published_lstm_scratch": partial(published, "lstm_output_gate"),
+}
+
+
+def main(names: list[str]) -> None:
+    """Train what is named, or all that is not recorded yet."""
+    shared = "--shared" in names
+    names = [name for name in names if name != "--shared"]
+    every = SPREADS | RUNS
+    if unknown := set(names) - set(every):
+        sys.exit(f"unknown run {', '.join(sorted(unknown))} (allowed: {', '.join(every)})")
+    recorded = read()
+    missing = [name for name in every if name not in recorded["spreads"] | recorded["runs"]]
+    if start_torch().type != "cuda":
+        missing = [name for name in missing if not name.startswith("published")]
+    for name in names or missing:
+        print(f"{name}: running", flush=True)
+        result = every[name]() | {"shared": shared}
+        add(name, result)
+        if name in RUNS:
+            nats = result["curve"][-1]["train_nats"]
+            print(
+                f"{name}: {result['steps']:,} steps in {result['seconds']:,} s; training "
+                f"{nats:.4f} nats ({nats / math.log(2):.4f} bits) per character",
+                flush=True,
+            )
+
+
+def read() -> dict[str, Any]:
+    """Return what is recorded: `spreads` and `runs`."""
+    return read_json(OUTPUT) if OUTPUT.is_file() else {"spreads": {}, "runs": {}}
+
+
+def add(name: str, result: dict[str, Any]) -> None:
+    """Write a result to benchmarks/published.json, in the order of the lists above."""
+    # Read now and not before the training: another process may have added one meanwhile.
+    recorded = read()
+    recorded["spreads" if name in SPREADS else "runs"][name] = result
+    content: dict[str, Any] = {"command": "python -m benchmarks.published"}
+    for part, known in (("spreads", SPREADS), ("runs", RUNS)):
+        content[part] = {key: recorded[part][key] for key in known if key in recorded[part]}
+    write_json(OUTPUT, content)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,59 @@
+"""Dynamic evaluation: score one model while it goes on learning from what it has been scored on."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from charlm.cli import model_option, one_line_errors, progress
+from charlm.config import params
+from charlm.data import encoding
+from charlm.errors import UserError
+from charlm.files import write_json
+
+ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
+
+
+@click.command()
+@model_option("An entry of `dynamic` in params.yaml.")
+@one_line_errors
+def main(name: str) -> None:
+    """Write results/MODEL/dynamic.json: losses of validation, test and both, as one stream.
+
+    The saved model stays as it is.
+
+    \b
+    Example:
+      charlm dynamic --model lstm
+    """
+    how = params.load().learner(name)
+    train, validation, test = encoding.load_splits(ENCODED).values()
+
+    import torch
+
+    from charlm import saved_model
+    from charlm.evaluation import dynamic, metrics
+    from charlm.models.base import start_torch
+
+    device = start_torch()
+    model, config = saved_model.load(MODELS / name, device)
+    holdout = np.concatenate([validation, test])
+    past_M, targets_N = torch.tensor(train).to(device), torch.tensor(holdout).to(device)
+    try:
+        with progress(len(holdout), "char", f"{name} dynamic evaluation") as bar:
+            scores = dynamic.scores(model, past_M, targets_N, how, bar.update)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    sizes_N = config.vocabulary.bytes_of_ids[holdout]
+    losses = metrics.leaves(scores, sizes_N, metrics.halves(len(validation)))
+    write_json(RESULTS / name / "dynamic.json", {"model": name, **how.model_dump(), **losses})
+    leaf = losses["holdout"]
+    click.echo(
+        f"{name}: holdout, dynamic: {leaf['bits_per_char']:.4f} bits per character "
+        f"({leaf['nats_per_char']:.4f} nats)",
+        err=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -33,7 +33,7 @@ torture: setup  ## kill trainings at random, compare every byte; thousands of ba
 sweep: setup  ## 24 experiments by four workers over one MLflow database: none lost, none doubled? (12 minutes)
 	@python -m tools.sweep
 
-walk: setup  ## run every command of README.md in a copy, as a newcomer would (20 minutes)
+walk: setup  ## run every command of the documents in copies, as a newcomer would (20 minutes)
 	@python -m tools.walk
 
 serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=5001)

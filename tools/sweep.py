@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from tests.workspace import PROJECT, committed, copy_project, run
 
-GRID = {
+GRID: dict[str, list[float]] = {
     "++models.bigram.training.learning_rate": [0.003, 0.01, 0.03, 0.1],
     "runs.bigram.seed": [1, 2, 3, 4, 5, 6],
 }

@@ -23,7 +23,6 @@ ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "ngram_lstm", "kneser_ney", 
 NOT_RUN = {
     "make test": "it is this project's own test suite",
     "make lint": "continuous integration runs it",
-    "PIP_EXTRA_INDEX_URL": "another way to install, of another index",
     "eval ": "it is for the shell of a person",
     "source": "the environment is active here",
     "scale=full": "for a GPU",
@@ -40,8 +39,6 @@ PUT_IN = {
     "--trials 6": "--trials 2",
     "/home/you/sonnets.txt": "{folder}/../sonnets.txt",
     "http://mlflow.example.org:5000": "sqlite:///{folder}/../other.db",
-    "MODEL=lstm": "MODEL=bigram",
-    "charlm sample": "{folder}/.venv/bin/python -m charlm sample",
 }
 """What a reader would put in, by what a command contains."""
 

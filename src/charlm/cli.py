@@ -17,13 +17,15 @@ NO_MEMORY = "can't allocate memory|Storage size calculation|CUDA out of memory|i
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_printed_stages: set[str] = set()
+
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Say what a stage does; turn what a user or the disk caused into click's one-line error."""
+    """Print what a stage does, and show errors that a user or the disk caused in one line."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        _announce(command.__doc__ or "")
+        _print_stage(command.__doc__ or "")
         try:
             return command(*args, **kwargs)
         except UserError as error:
@@ -43,10 +45,11 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-@functools.cache
-def _announce(help_text: str) -> None:
-    """Say what DVC begins, once per process: a stage may run others."""
-    if stage := os.environ.get("DVC_STAGE"):
+def _print_stage(help_text: str) -> None:
+    """Print what DVC begins, once: a stage may call other commands, or share its work."""
+    stage = os.environ.get("DVC_STAGE")
+    if stage and stage not in _printed_stages and "TORCHELASTIC_RUN_ID" not in os.environ:
+        _printed_stages.add(stage)
         summary = " ".join(help_text.split("\n\n")[0].split())
         click.echo(f"{stage}: {summary}", err=True)
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from charlm import __main__ as commands
+from charlm import cli
 from tests.workspace import PROJECT
 
 MODULES = {
@@ -71,17 +72,34 @@ def test_outside_of_the_project_it_says_so(tmp_path, monkeypatch):
     assert done.output.startswith("Error: no params.yaml in")
 
 
-def test_a_stage_says_what_it_does_when_dvc_begins_it(monkeypatch, capsys):
-    from charlm import cli
+def test_a_stage_says_once_what_it_does_when_dvc_begins_it(monkeypatch, capsys):
+    @cli.one_line_errors
+    def sample():
+        """Draw text."""
 
-    cli._announce.cache_clear()
+    @cli.one_line_errors
+    def ensemble():
+        """Save an ensemble
+        into models/.
+
+        More.
+        """
+        sample()
+
+    monkeypatch.setattr(cli, "_printed_stages", set())
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    ensemble()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("DVC_STAGE", "ensemble@mixture")
+    ensemble()
+    assert capsys.readouterr().err == "ensemble@mixture: Save an ensemble into models/.\n"
+
+
+def test_processes_that_share_a_training_leave_it_to_the_first(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_printed_stages", set())
     monkeypatch.setenv("DVC_STAGE", "train@lstm")
-    cli._announce("Train a run\n    into models/.\n\n    More.")
-    cli._announce("Train a run\n    into models/.\n\n    More.")
-    assert capsys.readouterr().err == "train@lstm: Train a run into models/.\n"
-    cli._announce.cache_clear()
-    monkeypatch.delenv("DVC_STAGE")
-    cli._announce("By hand.")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    cli.one_line_errors(lambda: None)()
     assert capsys.readouterr().err == ""
 
 

@@ -30,7 +30,7 @@ RECORDED = Path("benchmarks/published.json")
 LONG_RUNS = "python -m benchmarks.published"
 """The command that trains for hours and records what it found."""
 
-LADDER = "python -m charlm.ladder"
+LADDER = "charlm ladder"
 FOR_GPU = "for a GPU"
 OTHER_MACHINE = "another machine"
 UNTIMED = "run beside other work: not timed"

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from charlm.report.page import HELD_OUT
+from charlm.report.leaderboard import HELD_OUT
 from tests import screenshots
 from tests.workspace import PROJECT
 from tools.screenshots import REPORT
@@ -107,20 +107,20 @@ def test_the_leaderboard_is_sorted_by_any_column_with_pointer_and_keyboard(repor
 
 
 def test_the_surprisal_view_switches_and_answers_to_the_keyboard(report):
-    passages = json.loads(report.locator("#expected").text_content())
+    excerpts = json.loads(report.locator("#expected").text_content())
     options = report.locator("#whose option").evaluate_all("all => all.map(one => one.value)")
-    assert set(options) == set(passages)
+    assert set(options) == set(excerpts)
     first, second = options[:2]
-    text = passages[first]["text"]
+    text = excerpts[first]["text"]
     shown = [("↵" if symbol == "\n" else "space" if symbol == " " else symbol) for symbol in text]
-    box, said = report.locator("#passage"), report.locator("#said")
+    box, said = report.locator("#excerpt"), report.locator("#said")
 
     def says(place, name):
-        found = passages[name]
+        found = excerpts[name]
         expected = f"{shown[place]}: {found['bits'][place]:.2f} bits for {name}, which expected "
         assert said.text_content().startswith(expected)
         assert said.text_content().count(" %") == len(found["guesses"][place])
-        (here,) = report.locator("#passage .here").all()
+        (here,) = report.locator("#excerpt .here").all()
         assert here.evaluate("span => [...span.parentElement.children].indexOf(span)") == place
 
     def colours():
@@ -148,7 +148,7 @@ def test_the_surprisal_view_switches_and_answers_to_the_keyboard(report):
     assert report.locator("#whose").input_value() == second
     says(9, second)
     assert colours() != before
-    strength = [f"{min(bits / 8, 1) * 0.65:.2f}" for bits in passages[second]["bits"]]
+    strength = [f"{min(bits / 8, 1) * 0.65:.2f}" for bits in excerpts[second]["bits"]]
     off = [
         (a, b) for a, b in zip(colours(), strength, strict=True) if abs(float(a) - float(b)) > 0.011
     ]

@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-repro: setup  ## run the pipeline (18 minutes on two cores, seconds if nothing changed)
+repro: setup  ## run the pipeline (10 minutes on two cores, seconds if nothing changed)
 	@charlm check
 	@dvc repro
 	@charlm summary

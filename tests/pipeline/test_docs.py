@@ -181,7 +181,7 @@ def test_the_table_of_verdicts_is_the_committed_one():
         counts = [verdicts.count(verdict) for verdict in compared]
         counts.append(len(verdicts) - sum(counts))
         cells = " | ".join(map(str, [len(verdicts), *counts]))
-        assert f"| {title} | {cells} |" in text
+        assert f"| {letter}. {title} | {cells} |" in text
 
 
 def test_readme_fits_two_screens():

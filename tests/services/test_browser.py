@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from charlm.report.leaderboard import HELD_OUT
-from tests import screenshots
+from tools import screenshots
 from tests.workspace import PROJECT
 from tools.screenshots import REPORT
 

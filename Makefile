@@ -23,7 +23,7 @@ lint: setup  ## check style, types and the direction of imports
 	@mypy
 	@lint-imports --no-cache
 
-smoke: setup  ## run the whole graph with tiny budgets, in a copy (.smoke)
+smoke: setup  ## run the whole graph at scale smoke, in a copy (.smoke)
 	@python -m tests.workspace .smoke
 
 torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (an hour)
@@ -40,7 +40,7 @@ serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=
 	@address=$$(charlm register $(if $(MODEL),--model $(MODEL))) && \
 	  MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false mlflow models serve -m "$$address" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
 
-server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where (README)
+server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where (docs/tracking.md)
 	@charlm server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
 
 services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (5 minutes)

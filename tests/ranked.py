@@ -28,16 +28,16 @@ def train(name: str, ranks: distributed.Ranks) -> dict[str, torch.Tensor]:
     """Return the weights and the curve, under its name."""
     entry = at_scale("smoke").run(name)
     # Seven rows are four and three; without epochs, dropout and early ends.
-    budget = entry.training.model_copy(
+    plan = entry.training.model_copy(
         update={"batch": 7, "steps": 20, "epochs": None, "validate_every": 10, "stop_below": None}
         | {"validation_characters": 256}
     )
     architecture = {**entry.architecture}
     if "dropout" in architecture:
         architecture["dropout"] = 0.0
-    model = models.build(entry.model, 11, budget.block, architecture)
+    model = models.build(entry.model, 11, plan.block, architecture)
     ids = torch.randint(11, (4000,), generator=torch.Generator().manual_seed(3))
-    curve = fit(model, ids[:3000], ids[3000:], budget, 2, ranks=ranks)
+    curve = fit(model, ids[:3000], ids[3000:], plan, 2, ranks=ranks)
     curve_P = torch.tensor([[p.train_nats, p.batch_nats, p.validation_nats] for p in curve])
     return {**model.state_dict(), "curve": curve_P}
 

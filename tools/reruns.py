@@ -1,12 +1,18 @@
 """What runs again when a file is edited, on the real graph: `python -m tools.reruns`.
 
-A comment is added to a file of each kind, `dvc repro --dry` says what would run, and the file is put
-back. It needs a finished `make repro`.
+A comment is added to a file of each kind, `dvc repro --dry` says what would run at once, and the
+file is put back. What depends on those stages runs only if they write other bytes than before. A
+training does so after an edit of its architecture, because a saved model names the digest of that
+code. It needs a finished `make repro`.
 """
 
 import re
 import subprocess
 from collections import Counter
+from typing import Any
+
+import networkx as nx
+from dvc.repo import Repo
 
 from tests.workspace import PROJECT
 
@@ -38,8 +44,24 @@ def stages_that_would_run() -> list[str]:
     return re.findall(r"Running stage '([^']+)'", done.stdout)
 
 
+def followers(graph: Any, stages: list[str]) -> list[str]:
+    """Return the stages that depend on some stages, directly or not."""
+    by_name = {stage.addressing: stage for stage in graph}
+    found = {s.addressing for name in stages for s in nx.ancestors(graph, by_name[name])}
+    return sorted(found - set(stages))
+
+
+def in_words(stages: list[str]) -> str:
+    """Return a list of stages, or of their kinds if they are many."""
+    if len(stages) <= 6:
+        return ", ".join(stages) or "nothing"
+    kinds = Counter(stage.split("@")[0] for stage in stages)
+    return ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+
+
 def main() -> None:
-    """Print a line for each file."""
+    """Print what runs at once, and what may follow, for each file."""
+    graph = Repo(str(PROJECT)).index.graph
     if waiting := stages_that_would_run():
         raise SystemExit(f"run `make repro` first: {', '.join(waiting[:5])} would run already")
     for name in FILES:
@@ -50,12 +72,8 @@ def main() -> None:
             stages = stages_that_would_run()
         finally:
             path.write_bytes(content)
-        kinds = Counter(stage.split("@")[0] for stage in stages)
-        if len(stages) <= 6:
-            listed = ", ".join(stages) or "nothing"
-        else:
-            listed = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
-        print(f"{name:36} {listed}", flush=True)
+        later = followers(graph, stages)
+        print(f"{name}\n    at once: {in_words(stages)}\n    then: {in_words(later)}", flush=True)
 
 
 if __name__ == "__main__":

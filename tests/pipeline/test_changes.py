@@ -108,7 +108,7 @@ def test_a_model_on_top_of_counts_is_trained_scored_ranked_and_drawn_from(pipeli
         for row in json.loads((pipeline / "reports/leaderboard.json").read_text())
         if row["model"] == "ngram_lstm"
     )
-    # What the counts know of 90 % of the text, at least, which the smallest budget leaves there.
+    # What the counts know of 90 % of the text, at least, which scale smoke leaves there.
     assert row["streaming"]["holdout"]["nats_per_char"] < 1.55
     assert len((pipeline / "results/ngram_lstm/sample.txt").read_text()) > 100
     assert "ngram_lstm" in (pipeline / "reports/report.html").read_text()

@@ -1,4 +1,4 @@
-"""Files damaged, lost or not to be written: named in one line, and `dvc repro` mends it."""
+"""Files damaged, lost or not to be written: named in one line, and `dvc repro` repairs it."""
 
 import contextlib
 import os

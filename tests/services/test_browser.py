@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 
 from charlm.report.leaderboard import HELD_OUT
-from tools import screenshots
 from tests.workspace import PROJECT
+from tools import screenshots
 from tools.screenshots import REPORT
 
 

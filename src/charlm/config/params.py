@@ -157,7 +157,7 @@ class Ensemble(Schema):
     Attributes:
         first: a run on the training split, or an ensemble above this one.
         second: likewise.
-        mixing: how probabilities are put together; best: what validation likes better.
+        mixing: how probabilities are put together; best: whichever has the lower validation loss.
         sampling: how text is drawn.
     """
 
@@ -209,6 +209,7 @@ class Params(Schema):
     @property
     def ranked(self) -> list[str]:
         """The names in the ranking: the first run of each entry on train, then ensembles."""
+        # Reversed, so that of several runs of an entry the first one stays.
         first = {
             run.entry: name for name, run in reversed(self.runs.items()) if run.text == "train"
         }

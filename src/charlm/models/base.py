@@ -24,8 +24,11 @@ class LanguageModel(nn.Module, ABC):
     Attributes:
         context_length: how many characters a prediction can depend on; None means all before it.
         slides: whether a carried state is as good as reading the last `context_length` characters
-            again. It is unless characters are encoded at positions of a block.
-        features: vectors of V numbers per character that `prepare` returns, K; 0 for none.
+            again. Models with learned absolute positions say False: their cache cannot slide.
+        features: number of feature vectors (of V numbers each) per character, K; 0 for none.
+
+    A subclass `Model` of a file is built as Model(vocabulary_size, block, architecture), where the
+    sizes of its entry are attributes of `architecture`.
     """
 
     context_length: int | None
@@ -53,14 +56,16 @@ class LanguageModel(nn.Module, ABC):
         """Get ready to be trained on a text; called once, before the first step.
 
         A model that counts counts here. A model on top of counts returns their predictions of the
-        training text as features; all others return None.
+        training text as features; all others return None. A model with a `prepare` of its own calls
+        `recount` too.
 
         Args:
-            ids_N: the training text, integers in [0, V).
+            ids_N: the training text, integers in [0, V), of one or two bytes each: index with
+                ids_N.long().
             advance: called with the number of characters just read.
 
         Returns:
-            features_NKV for each character but the last, or None.
+            features_NKV in float16 for each character but the last, or None.
         """
         self.recount(ids_N)
         return None

@@ -7,7 +7,7 @@
 Weights N(0, 0.02), the projections back into the residual stream N(0, 0.02 / sqrt(2 layers)).
 
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019, as written in
-karpathy/nanoGPT, whose CPU and GPU recipes for tiny Shakespeare are the quick and full budgets.
+karpathy/nanoGPT, whose CPU and GPU recipes for tiny Shakespeare are scale quick and scale full.
 
 Shapes: B batch, T time, V vocabulary, D width, H heads, K width of a head (D / H), S cached time.
 """

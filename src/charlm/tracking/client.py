@@ -152,8 +152,8 @@ class Client:
             tags: beside those for commit, stage, experiment and versions, which are added here. By
                 `training.identity`, if it is there, the run of before is found.
             dataset: name, digest and source of the corpus.
-            goes_on: whether the training goes on from a snapshot. A run that nobody closed is then
-                its own, because a snapshot has one training at a time.
+            goes_on: whether the training goes on from a checkpoint. A run that nobody closed is
+                then its own, because a checkpoint has one training at a time.
         """
         self._guard(lambda client: self._start(client, name, parameters, tags, dataset, goes_on))
 

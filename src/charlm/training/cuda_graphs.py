@@ -10,7 +10,6 @@ Shapes: K steps, B batch, T time.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import islice
 
 import torch
@@ -19,64 +18,44 @@ from torch import Tensor
 from charlm.data.batches import Batch
 from charlm.models.base import State
 
-Step = Callable[[Batch, "float | Tensor", State], tuple[Tensor, State]]
-"""Takes a batch, a learning rate and the state before; returns the loss and the state after."""
-
-Steps = Callable[[Iterable[Batch], Sequence[float], State], tuple[list[Tensor], State]]
-"""Takes batches, a learning rate for each, and the state; returns losses and the last state."""
-
-
-def plain(
-    step: Step, batches: Iterable[Batch], rates: Iterable[float | Tensor], state: State
-) -> tuple[list[Tensor], State]:
-    """Take one step after the other; return their losses and the last state.
-
-    Args:
-        step: what to do with each batch; it starts from no state where a batch is fresh.
-        batches: as many as there are rates.
-        rates: learning rates.
-        state: before the first.
-    """
-    losses = []
-    for batch, rate in zip(batches, rates, strict=True):
-        loss, state = step(batch, rate, None if batch.fresh else state)
-        losses.append(loss)
-    return losses, state
+Steps = Callable[[Iterable[Batch], Sequence[float | Tensor], State], tuple[list[Tensor], State]]
+"""Takes batches, a learning rate for each, and the state; returns losses and the state after."""
 
 
 class GraphedSteps:
-    """Takes steps as `plain` does, K at a time by a CUDA graph.
+    """Takes steps as a trainer does, K at a time by a CUDA graph.
 
     Steps that the graph does not fit are taken one by one: those of the first call, in which the
     optimiser and cuDNN prepare what a graph must find ready; fewer than K; a batch of another
     shape; and, where the state is carried, a batch that starts afresh.
 
     Args:
-        step: must read nothing from the device and leave its results where they are.
+        take_steps: takes one step after the other. It must read nothing from the device and leave
+            its results where they are.
         carries: whether a state goes from one batch to the next.
         steps: K.
     """
 
-    def __init__(self, step: Step, carries: bool, steps: int) -> None:
-        self._step = step
+    def __init__(self, take_steps: Steps, carries: bool, steps: int) -> None:
+        self._take_steps = take_steps
         self._carries = carries
         self._steps = steps
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = False
 
     def __call__(
-        self, batches: Iterable[Batch], rates: Sequence[float], state: State
+        self, batches: Iterable[Batch], rates: Sequence[float | Tensor], state: State
     ) -> tuple[list[Tensor], State]:
-        """Arguments and results as in `plain`."""
+        """Arguments and results as of `take_steps`."""
         if not self._warm:
             self._warm = True
-            return plain(self._step, batches, rates, state)
+            return self._take_steps(batches, rates, state)
         losses: list[Tensor] = []
         coming = iter(batches)
         for first in range(0, len(rates), self._steps):
             some_rates = rates[first : first + self._steps]
             some = list(islice(coming, len(some_rates)))
-            take = self._replay if self._fits(some, state) else partial(plain, self._step)
+            take = self._replay if self._fits(some, state) else self._take_steps
             found, state = take(some, some_rates, state)
             losses += found
         return losses, state
@@ -89,7 +68,7 @@ class GraphedSteps:
         return self._graph is None or batches[0].inputs_BT.shape == self._batches[0].shape[1:]
 
     def _replay(
-        self, batches: list[Batch], rates: Sequence[float], state: State
+        self, batches: list[Batch], rates: Sequence[float | Tensor], state: State
     ) -> tuple[list[Tensor], State]:
         new = _stacked(batches)
         rates_K = torch.tensor(rates).to(new[0].device)
@@ -118,7 +97,7 @@ class GraphedSteps:
             Batch(inputs_BT, targets_BT, not self._carries, *features)
             for inputs_BT, targets_BT, *features in zip(*self._batches, strict=True)
         ]
-        losses, state = plain(self._step, batches, self._rates_K.unbind(), self._state)
+        losses, state = self._take_steps(batches, self._rates_K.unbind(), self._state)
         self._losses_K = torch.stack(losses)
         if self._carries:
             copy(state, self._state)

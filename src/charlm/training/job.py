@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from charlm.config.params import Run
     from charlm.data.encoding import Ids
 
-CODE = ("data", "models", "ngrams", "training")
-"""The packages whose code decides what a training becomes."""
+CODE = ("data", "training")
+"""The packages whose code decides what a training becomes, beside that of its architecture."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Text:
 
 
 class Job:
-    """One training of the pipeline. Use it in this order: enter `checkpoints`, prepare, fit, save.
+    """One training of the pipeline: `with job.checkpoints:`, then prepare, fit and save.
 
     Args:
         run: of params.yaml.
@@ -107,14 +107,14 @@ class Job:
     def prepare(self) -> None:
         """Count what the model counts, and go to where a checkpoint left off."""
         started = time.perf_counter()
-        title = f"{self.run.name}: counting"
+        title = f"{self.run.name}: preparing"
         with progress(len(self.train_N) - 1, "char", title, self.first) as bar:
             features_NKV = self.model.prepare(self.train_N, bar.update)
         self.seconds = time.perf_counter() - started
         if not self.steps:
             self.model.eval()
             return
-        # Counts overfit the text that they are of.
+        # Counts flatter the text that they are of: such a model is looked at on validation.
         self._looked_N = self.train_N if features_NKV is None else self.validation_N
         self._look("initial")
         self.trainer = Trainer(

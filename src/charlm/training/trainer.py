@@ -1,14 +1,13 @@
 """The training loop, the same for every model. It knows nothing of files, DVC or MLflow.
 
-Shapes: B batch, T time, N length of a split, K features per character, V vocabulary.
+Shapes: B batch, T time, N length of a split, S steps, K features per character, V vocabulary.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -118,10 +117,10 @@ class Trainer:
         self.precision = arithmetic(plan.precision, self.weights.device)
         # Losses stay on their device for so many steps, so that a GPU never waits for Python.
         self.chunk = max(1, min(100, plan.validate_every // 10))
-        self.take: cuda_graphs.Steps = partial(cuda_graphs.plain, self.step)
+        self.run: cuda_graphs.Steps = self.take_steps
         if graphs and self.weights.device.type == "cuda" and ranks.size == 1:
             count = max(k for k in range(1, STEPS_PER_GRAPH + 1) if self.chunk % k == 0)
-            self.take = cuda_graphs.GraphedSteps(self.step, self.carries, count)
+            self.run = cuda_graphs.GraphedSteps(self.take_steps, self.carries, count)
         self.checkpoints = checkpoints
         self.state: State = None
         self.progress = Progress(step=0, characters=0, nats=0.0, steps_since=0, curve=[])
@@ -151,12 +150,28 @@ class Trainer:
         self.model.train()
         while not self.finished:
             rates = self._next_rates()
-            coming = itertools.islice(self.batches, len(rates))
-            losses, self.state = self.take(coming, rates, self.state)
+            next_batches = itertools.islice(self.batches, len(rates))
+            losses, self.state = self.run(next_batches, rates, self.state)
             self._record(torch.stack(losses).cpu().double(), rates, untrained)
             self._save_if_due()
         self.model.eval()
         return self.progress.curve
+
+    def take_steps(
+        self, some: Iterable[Batch], rates: Iterable[float | Tensor], state: State
+    ) -> tuple[list[Tensor], State]:
+        """Take a step for each batch; return the losses and the last state.
+
+        Args:
+            some: batches, as many as there are rates.
+            rates: learning rates.
+            state: before the first batch. A fresh batch starts without a state.
+        """
+        losses = []
+        for batch, rate in zip(some, rates, strict=True):
+            loss, state = self.step(batch, rate, None if batch.fresh else state)
+            losses.append(loss)
+        return losses, state
 
     def step(self, batch: Batch, rate: float | Tensor, state: State) -> tuple[Tensor, State]:
         """Move the weights by one batch.
@@ -170,10 +185,11 @@ class Trainer:
             the loss in nats per character and the state after the batch, both detached.
         """
         set_learning_rate(self.optimizer, rate)
+        # Alone, a process has the whole batch, and a weight of 1.
         (inputs_BT, targets_BT, _, features_BTKV), weight = self.ranks.share(batch)
-        more = () if features_BTKV is None else (features_BTKV.to(self.weights.dtype),)
+        features = () if features_BTKV is None else (features_BTKV.to(self.weights.dtype),)
         with self.precision:
-            logits_BTV, state = self.predict(inputs_BT, state, *more)
+            logits_BTV, state = self.predict(inputs_BT, state, *features)
         logits_NV = logits_BTV.flatten(0, 1).to(self.weights.dtype)
         targets_N = targets_BT.flatten()
         nats = loss = weight * functional.cross_entropy(logits_NV, targets_N)
@@ -200,13 +216,13 @@ class Trainer:
         count = min(self.chunk, to_validation, self.steps - first)
         return [learning_rate_at(first + k, self.steps, self.plan) for k in range(count)]
 
-    def _record(self, nats_K: Tensor, rates: list[float], untrained: float | None) -> None:
+    def _record(self, nats_S: Tensor, rates: list[float], untrained: float | None) -> None:
         """Count the steps just taken, add points to the curve, and see whether this was the end."""
         now, count = self.progress, len(rates)
         if untrained is not None and not now.curve:
-            first = self.ranks.mean(float(nats_K[0]))
+            first = self.ranks.mean(float(nats_S[0]))
             self._add(Point(0, 0, first, first, untrained, rates[0]))
-        total = self.ranks.mean(float(nats_K.sum()))
+        total = self.ranks.mean(float(nats_S.sum()))
         mean = total / count
         now.step += count
         now.steps_since += count
@@ -217,7 +233,7 @@ class Trainer:
         enough = self.plan.stop_below is not None and mean < self.plan.stop_below
         self.finished = enough or now.step == self.steps
         if self.finished or now.step % self.plan.validate_every == 0:
-            batch = self.ranks.mean(float(nats_K[-1]))
+            batch = self.ranks.mean(float(nats_S[-1]))
             train = now.nats / now.steps_since
             validation = self.validation_nats()
             self._add(Point(now.step, now.characters, train, batch, validation, rates[-1]))

@@ -125,11 +125,11 @@ def test_classes_of_length_must_ascend():
 
 
 def test_features_of_a_text_must_fit_in_memory(monkeypatch):
-    model, budget = fresh(), SMOKE.run(NAME).training
+    model, plan = fresh(), SMOKE.run(NAME).training
     characters = 10**9
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**34))
     with pytest.raises(UserError, match="520,000,000,000 for features of the text, but"):
-        memory.check(NAME, model, budget, characters, 65)
+        memory.check(NAME, model, plan, characters, 65)
 
 
 def test_a_vocabulary_of_one_symbol_costs_nothing():

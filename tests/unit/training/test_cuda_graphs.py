@@ -1,13 +1,16 @@
 """Steps replayed as CUDA graphs against plain ones; a stand-in runs again what was captured."""
 
 import contextlib
+from functools import partial
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from charlm.data.batches import Batch, streams, windows, with_features
 from charlm.training import cuda_graphs
+from charlm.training.trainer import Trainer
 
 
 class Graph:
@@ -43,6 +46,11 @@ class Counter:
         return self.weight.clone(), (new, (new[:1] + 1,))
 
 
+def one_by_one(step):
+    """Return what takes one step after the other, as a trainer does."""
+    return partial(Trainer.take_steps, SimpleNamespace(step=step))
+
+
 def runs(batches, rates, carries, chunks, steps):
     """Return losses, weight and state of plain and of replayed steps."""
     found = []
@@ -50,13 +58,13 @@ def runs(batches, rates, carries, chunks, steps):
         step, state, losses, at = Counter(), None, [], 0
         take = None
         if kind == "replayed":
-            take = cuda_graphs.GraphedSteps(step, carries, steps)
+            take = cuda_graphs.GraphedSteps(one_by_one(step), carries, steps)
             take._run, run = lambda: None, take._run
             Graph.runner = type("Runner", (), {"_run": staticmethod(run)})
         for count in chunks:
             some, their = batches[at : at + count], rates[at : at + count]
             if take is None:
-                new, state = cuda_graphs.plain(step, some, their, state)
+                new, state = one_by_one(step)(some, their, state)
             else:
                 new, state = take(some, their, state)
             losses += [float(loss) for loss in new]
@@ -101,7 +109,7 @@ def test_features_travel_with_their_batch(captured):
         seen.append(batch.features_BTKV.clone())
         return torch.zeros(()), torch.zeros(1)
 
-    steps = cuda_graphs.GraphedSteps(step, True, 4)
+    steps = cuda_graphs.GraphedSteps(one_by_one(step), True, 4)
     steps._run, run = lambda: None, steps._run
     Graph.runner = type("Runner", (), {"_run": staticmethod(run)})
     _, state = steps(batches[:4], [0.1] * 4, None)

@@ -21,17 +21,17 @@ SMOKE = at_scale("smoke")
 VOCABULARY = 65
 
 
-def budget(name="bigram", **changes):
+def training(name="bigram", **changes):
     return SMOKE.run(name).training.model_copy(update=changes)
 
 
-def build(name, training_budget):
+def build(name, plan):
     entry = SMOKE.run(name)
-    return models.build(entry.model, VOCABULARY, training_budget.block, entry.architecture)
+    return models.build(entry.model, VOCABULARY, plan.block, entry.architecture)
 
 
 def test_learning_rate_schedules():
-    plan = budget(steps=100, warmup=10, learning_rate=1.0, decay="linear", decay_after=0.5)
+    plan = training(steps=100, warmup=10, learning_rate=1.0, decay="linear", decay_after=0.5)
     rates = [learning_rate_at(step, plan.steps, plan) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[9] == pytest.approx(10 / 11)
@@ -58,7 +58,7 @@ def test_nanogpts_schedule(settings):
 
 
 def test_only_matrices_decay():
-    plan = budget("gpt", weight_decay=0.1)
+    plan = training("gpt", weight_decay=0.1)
     groups = make_optimizer(build("gpt", plan), plan).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert all(p.dim() > 1 for p in groups[0]["params"])
@@ -79,7 +79,7 @@ def test_bfloat16_is_of_products_alone_and_float32_where_it_is_not_native(monkey
 
 @pytest.mark.parametrize("name", BY_STEPS)
 def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
-    plan = budget(name, steps=6, validate_every=3, validation_characters=256)
+    plan = training(name, steps=6, validate_every=3, validation_characters=256)
     runs = []
     for _ in range(2):
         torch.manual_seed(1)
@@ -96,7 +96,7 @@ def test_the_same_seeds_give_the_same_bytes(name, corpus_ids):
 
 def test_a_golden_step(corpus_ids):
     """One SGD step of the bigram, worked out by hand from its loss's gradient, p - onehot."""
-    plan = budget(optimizer="sgd", learning_rate=1.0, weight_decay=0.0, steps=1, batch=1, block=8)
+    plan = training(optimizer="sgd", learning_rate=1.0, weight_decay=0.0, steps=1, batch=1, block=8)
     model = build("bigram", plan)
     before_VV = model.logits.weight.detach().clone()
     text_N = corpus_ids["train"][:9]
@@ -112,7 +112,7 @@ def test_a_golden_step(corpus_ids):
 def test_a_trained_bigram_meets_the_conditional_entropy():
     """Two ways to one number: the loss of the fitted table and the count's H(X | 1 previous)."""
     text_N = torch.randint(3, (200,))
-    plan = budget(learning_rate=0.05, weight_decay=0.0, steps=600, batch=1, block=199)
+    plan = training(learning_rate=0.05, weight_decay=0.0, steps=600, batch=1, block=199)
     model = models.build("bigram", 3, 1, {})
     fit(model, text_N, text_N, plan, 0)
     nats = functional.cross_entropy(model(text_N[None, :-1])[0][0], text_N[1:]).item()
@@ -122,7 +122,7 @@ def test_a_trained_bigram_meets_the_conditional_entropy():
 
 
 def test_the_curve_is_the_mean_over_all_characters_since_the_last_point(corpus_ids):
-    plan = budget(learning_rate=1e-12, weight_decay=0.0, steps=7, validate_every=4)
+    plan = training(learning_rate=1e-12, weight_decay=0.0, steps=7, validate_every=4)
     points = []
     model = build("bigram", plan)
     curve = fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 3, points.append)
@@ -170,13 +170,13 @@ def test_streams_carry_a_detached_state_and_windows_none(corpus_ids):
         ("windows", [None] * 5),
     ):
         model = Recorder()
-        plan = budget(batches=kind, batch=4, block=15, steps=5)
+        plan = training(batches=kind, batch=4, block=15, steps=5)
         fit(model, text_N, corpus_ids["validation"], plan, 0)
         assert model.states == expected
 
 
 def test_progress_adds_up(corpus_ids):
-    plan = budget(steps=25, validate_every=10)
+    plan = training(steps=25, validate_every=10)
     seen = []
     fit(
         build("bigram", plan),
@@ -191,7 +191,7 @@ def test_progress_adds_up(corpus_ids):
 
 
 def test_a_loss_that_is_no_number_stops_at_once(corpus_ids):
-    plan = budget("mlp", learning_rate=1e30, steps=200)
+    plan = training("mlp", learning_rate=1e30, steps=200)
     with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+ \(learning rate 1e\+30\)"):
         fit(build("mlp", plan), corpus_ids["train"], corpus_ids["validation"], plan, 0)
 
@@ -212,7 +212,7 @@ def test_training_does_not_load_the_compiler():
 
 @pytest.mark.parametrize("name", ["mlp", "rnn", "lstm"])
 def test_the_optimizers_are_torchs_own(name, corpus_ids):
-    plan = budget(name, steps=5, validate_every=5, validation_characters=256, clip=None)
+    plan = training(name, steps=5, validate_every=5, validation_characters=256, clip=None)
     plan = plan.model_copy(update={"precision": "float32"})
     torch.manual_seed(1)
     ours = build(name, plan)
@@ -251,21 +251,21 @@ def test_the_optimizers_are_torchs_own(name, corpus_ids):
 
 def test_epochs_are_passes_through_the_text(corpus_ids):
     """Document E's counts: 7 steps an epoch of its sonnets, 87 of tiny Shakespeare."""
-    plan = budget("rnn", batch=128, block=100, steps=None, epochs=300)
+    plan = training("rnn", batch=128, block=100, steps=None, epochs=300)
     assert plan.steps_on(94_081) == 2100
     assert plan.steps_on(1_115_394) == 26_100
     assert plan.steps_on(5) == 300
-    assert budget("perceptron_full_batch", steps=None, epochs=10).steps_on(1000) == 10
+    assert training("perceptron_full_batch", steps=None, epochs=10).steps_on(1000) == 10
     with pytest.raises(UserError, match=r"warmup \(9\) must be below the 2 steps that 2 epochs"):
-        budget(batch=32, block=8, steps=None, epochs=2, warmup=9).steps_on(257)
-    plan = budget(batch=4, block=8, steps=None, epochs=3)
+        training(batch=32, block=8, steps=None, epochs=2, warmup=9).steps_on(257)
+    plan = training(batch=4, block=8, steps=None, epochs=3)
     text_N = corpus_ids["train"][:100]
     curve = fit(build("bigram", plan), text_N, corpus_ids["validation"], plan, 0)
     assert curve[-1].step == 9
 
 
 def test_training_stops_below_a_loss(corpus_ids):
-    plan = budget(steps=200, validate_every=50, stop_below=1e9)
+    plan = training(steps=200, validate_every=50, stop_below=1e9)
     model = build("bigram", plan)
     curve = fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 0)
     assert [point.step for point in curve] == [0, 5]
@@ -274,7 +274,7 @@ def test_training_stops_below_a_loss(corpus_ids):
 
 
 def test_a_full_batch_is_the_mean_over_all_pairs(corpus_ids):
-    plan = budget("perceptron_full_batch", steps=1, learning_rate=1e-12)
+    plan = training("perceptron_full_batch", steps=1, learning_rate=1e-12)
     text_N = corpus_ids["train"][:5000]
     model = build("perceptron_full_batch", plan)
     curve = fit(model, text_N, corpus_ids["validation"], plan, 0)
@@ -302,7 +302,7 @@ def test_one_thread_and_two_agree(name, tolerance, corpus_ids):
 
 
 def test_windows_of_a_text_that_float32_cannot_count_stay_within_it():
-    model = build("bigram", budget())
+    model = build("bigram", training())
     text_N = torch.zeros(2**24 + 12, dtype=torch.uint8)
     assert trainer.estimate(model, text_N, 8, 16) > 0
     assert activations.statistics(model, text_N, 8)["nats_per_char"] > 0

@@ -44,7 +44,8 @@ server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say w
 	@charlm server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
 
 services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (5 minutes)
-	@python -m pytest -n 0 --services tests/services tests/pipeline/test_serving.py
+	@python -m pytest -n 0 --services tests/services tests/pipeline/test_serving.py --ignore tests/services/test_playground_page.py
+	@python -m pytest -n 0 --services tests/services/test_playground_page.py  # a browser of its own
 
 screenshots: .venv/.services  ## pictures of the report and of MLflow's pages, into .screenshots
 	@python -m tools.screenshots .screenshots

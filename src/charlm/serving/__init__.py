@@ -1,1 +1,1 @@
-"""Saved models in use: playground, MLflow's model server and registry, a team's server."""
+"""Saved models in use: playground, MLflow's model server and registry. May import all below it."""

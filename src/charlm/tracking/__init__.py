@@ -1,6 +1,7 @@
 """MLflow, beside the flow: a failure here never stops a training.
 
-With `serving` this is the only package that imports MLflow. No stage reads from it.
+With `serving` this is the only package that imports MLflow. It may import report, for pictures of
+trainings. No stage reads from it.
 """
 
 from charlm.tracking.client import Client, address, connect, make_database, runs_that_made

@@ -109,7 +109,7 @@ def answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
 
 def main() -> None:
     """Walk through every document, each in a copy of one finished project."""
-    count, done = 0, set[str]()
+    count, done, failed = 0, set[str](), list[str]()
     with tempfile.TemporaryDirectory() as scratch:
         finished = Path(scratch) / "finished" / "charlm"
         finished.mkdir(parents=True)
@@ -122,15 +122,21 @@ def main() -> None:
             project = Path(scratch) / Path(document).stem / "charlm"
             shutil.copytree(finished.parent, project.parent, symlinks=True)
             print(document, flush=True)
-            count += walk_document(project, document, done)
-    print(f"{count} commands of {len(DOCUMENTS)} documents run, none failed")
+            count += walk_document(project, document, done, failed)
+    for failure in failed:
+        print(f"FAILED {failure}")
+    print(f"{count} commands of {len(DOCUMENTS)} documents run, {len(failed)} failed")
+    sys.exit(bool(failed))
 
 
-def walk_document(project: Path, document: str, done: set[str]) -> int:
+def walk_document(project: Path, document: str, done: set[str], failed: list[str]) -> int:
     """Run the commands of a document that were not run before; return how many there were.
 
-    Raises:
-        AssertionError: one failed, or showed a traceback.
+    Args:
+        project: a copy of the finished project.
+        document: its name.
+        done: the commands that were run; it grows.
+        failed: what failed, or showed a traceback; it grows.
     """
     count = 0
     for block in blocks(document):
@@ -145,9 +151,13 @@ def walk_document(project: Path, document: str, done: set[str]) -> int:
                     print(f"   -    {command}   (not run: {reason})", flush=True)
             elif command not in done or folder != project or "exp" in command:
                 started = time.monotonic()
-                output = walk(folder, command)
+                try:
+                    output = walk(folder, command)
+                    assert "Traceback" not in output, output
+                except AssertionError as error:
+                    failed.append(f"{document}: {error}")
+                    print(f" FAIL    {command}", flush=True)
                 print(f"{time.monotonic() - started:5.0f} s  {command}", flush=True)
-                assert "Traceback" not in output, output
                 count += 1
                 afterwards(project, command)
             done.add(command)
@@ -158,7 +168,7 @@ def afterwards(project: Path, command: str) -> None:
     """Do what a reader does between two commands: commit, put back, wait."""
     if command == "make repro":
         run(project, "git", "add", ".")
-        run(project, "git", "commit", "-qm", "state")
+        run(project, "git", "commit", "--allow-empty", "-qm", "state")
     if re.match("dvc exp run(?!.*--queue)", command):
         run(project, "git", "checkout", "-q", ".")
     if command.endswith("queue start -j 2"):

@@ -21,6 +21,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "dynamic": ("stages.dynamic", "Score a model that goes on learning."),
         "report": ("stages.report", "Write the leaderboard and report.html."),
     },
+    "Run": {
+        "repro": ("charlm.repro.command", "Run the graph, several stages at a time."),
+        "check": ("charlm.check", "Check params.yaml."),
+        "search": ("charlm.search", "Search hyperparameters with DVC's queue."),
+    },
     "Look": {
         "summary": ("charlm.report.summary", "Print the leaderboard."),
         "play": ("charlm.serving.playground", "Open a page where models write side by side."),
@@ -32,10 +37,6 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "register": ("charlm.serving.registry", "Add the models to MLflow's registry."),
         "server": ("charlm.serving.server", "Start MLflow for a team."),
         "compress": ("charlm.evaluation.compress", "Compress a text with a model, and restore it."),
-    },
-    "Develop": {
-        "check": ("charlm.check", "Check params.yaml."),
-        "search": ("charlm.search", "Search hyperparameters with DVC's queue."),
     },
 }
 """By group: the name of each command, its module and one line about it.

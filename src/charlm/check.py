@@ -23,14 +23,24 @@ def main(file: Path) -> None:
     Example:
       charlm check
     """
+    check_file(file)
+
+
+def check_file(file: Path) -> params.Params:
+    """Return the checked content of params.yaml, its own text checked too if there is one.
+
+    Raises:
+        UserError: the first thing that is wrong, in one line.
+    """
     settings = params.load(file)
     path = settings.corpus.path
     if path == NO_PATH:
-        return
+        return settings
     if not Path(path).is_file():
         raise UserError(f"{file}: corpus.path: no such file: {path}")
     if Path(path).stat().st_size <= SMALL:
         check_own_text(settings, Path(path))
+    return settings
 
 
 def check_own_text(settings: params.Params, path: Path) -> None:

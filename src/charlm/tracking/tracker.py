@@ -30,6 +30,9 @@ from charlm.tracking.metrics import point_metrics
 if TYPE_CHECKING:
     from charlm.training.trainer import Point
 
+RUN = "CHARLM_RUN"
+"""Variable that `charlm repro` sets for its stages: what tells it from other runs of the graph."""
+
 STALL_S = 2.0
 """Seconds without a sign of life for which the end of a training waits for what is to be sent."""
 
@@ -44,9 +47,11 @@ WAIT_S = 60.0
 
 
 def running() -> tuple[str, str] | None:
-    """Return name and identity of what DVC runs just now: an experiment, or a `dvc repro`."""
+    """Return name and identity of what runs just now: an experiment, or a run of the graph."""
     if "DVC_STAGE" not in os.environ:
         return None
+    if identity := os.environ.get(RUN):
+        return "charlm repro", identity
     if name := os.environ.get("DVC_EXP_NAME"):
         return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}"
     parents: list[psutil.Process] = []

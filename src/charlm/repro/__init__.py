@@ -1,0 +1,1 @@
+"""Several stages of the graph at a time. May import check and config."""

@@ -1,0 +1,319 @@
+"""The command `repro`: `dvc repro` on all cores."""
+
+import contextlib
+import fcntl
+import hashlib
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from multiprocessing import connection
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from tqdm import tqdm
+
+from charlm import check
+from charlm.cli import one_line_errors
+from charlm.config import params
+from charlm.errors import UserError
+from charlm.files import read_json, write_json
+from charlm.repro import worker
+from charlm.repro.schedule import Schedule, Task
+
+BUSY = Path(".dvc/tmp/charlm-repro.lock")
+"""Locked by the one scheduler that is at work in this folder."""
+
+NOISE = (
+    "Running stage",
+    "> ",
+    "Updating lock file",
+    "Generating lock file",
+    "Use `dvc push`",
+    "To track the changes",
+    "\tgit add",
+    "To enable auto staging",
+    "\tdvc config",
+)
+"""Beginnings of lines of DVC that say what the name of the stage and its end say too."""
+
+SECONDS = Path(".dvc/tmp/charlm-seconds.json")
+"""What each stage took when it last ran here: for the order and the time left, nothing else."""
+
+RECORDED, TYPICAL_S = Path("benchmarks/training_time.json"), 4.0
+"""Where it never ran: recorded seconds of the trainings, and what any other stage takes."""
+
+PASS_ON_S = 5.0
+"""Seconds after which a stage that did not end is told to once more."""
+
+
+def stages_to_run(targets: tuple[str, ...]) -> list[Task]:
+    """Return the stages that are not up to date, and all that depend on them.
+
+    Args:
+        targets: stages to be brought up to date, with all that they depend on; none means all.
+
+    Raises:
+        UserError: dvc.yaml or dvc.lock cannot be read, or has no such stage.
+    """
+    # Importing DVC takes longer than the check that comes before.
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    settings = params.load()
+    seconds = expected_seconds()
+    tasks: dict[Any, Task] = {}
+    try:
+        with Repo(".", _wait_for_lock=True) as repo, repo.lock:
+            graph = repo.index.graph  # an edge leads from a stage to what it depends on
+            needs_of = {stage: set(graph.successors(stage)) for stage in graph}
+            order = list(TopologicalSorter(needs_of).static_order())
+            wanted = {stage for target in targets for stage in repo.stage.collect(target)}
+            for stage in reversed(order):
+                wanted |= needs_of[stage] if stage in wanted else set()
+            for stage in order:
+                if targets and stage not in wanted:
+                    continue
+                needed = needs_of[stage]
+                if needed & set(tasks) or stage.changed():
+                    name = stage.addressing
+                    needs = frozenset(one.addressing for one in needed)
+                    expected = seconds.get(name, TYPICAL_S)
+                    tasks[stage] = Task(name, needs, threads(name, settings), expected)
+    except DvcException as error:
+        raise UserError(" ".join(str(error).split())) from None
+    return list(tasks.values())
+
+
+def expected_seconds() -> dict[str, float]:
+    """Return about how long stages take, as far as it is known."""
+    seconds: dict[str, float] = {}
+    with contextlib.suppress(UserError, LookupError, TypeError):
+        runs = read_json(RECORDED)["runs"]
+        seconds = {f"train@{name}": TYPICAL_S + run["seconds"] for name, run in runs.items()}
+    with contextlib.suppress(UserError, TypeError):
+        seconds |= read_json(SECONDS)
+    return seconds
+
+
+def threads(stage: str, settings: params.Params) -> int:
+    """Return how many cores a stage keeps busy."""
+    kind, _, name = stage.partition("@")
+    if kind != "train" or name not in settings.runs:
+        return 1
+    return settings.runs[name].training.threads * settings.processes
+
+
+class Workers:
+    """Processes that reproduce stages.
+
+    Attributes:
+        failed: name of a stage that failed and its exit status, or None.
+    """
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._all: list[_Worker] = []
+
+    def give(self, name: str) -> None:
+        """Let a worker that is free reproduce a stage; a new one if there is none."""
+        free = next((one for one in self._all if one.stage is None), None)
+        if free is None:
+            free = _Worker(self._context)
+            self._all.append(free)
+        free.begin(name)
+
+    def wait(self, seconds: float) -> "list[Outcome]":
+        """Return what ended meanwhile; wait for so many seconds at most."""
+        busy = {one.orders: one for one in self._all if one.stage is not None}
+        ready = connection.wait(list(busy), seconds)
+        return [busy[orders].end() for orders in ready]
+
+    def interrupt(self) -> None:
+        """Tell the stages that are running to end."""
+        for one in self._all:
+            if one.stage is not None:
+                one.signal(signal.SIGINT)
+
+    def close(self) -> None:
+        """End the workers; what they still run is waited for."""
+        for one in self._all:
+            one.orders.close()
+        for one in self._all:
+            one.process.join()
+            one.output.close()
+
+
+class Outcome:
+    """How a stage ended.
+
+    Attributes:
+        name: of the stage.
+        status: exit status of `dvc repro`; None if its worker was killed.
+        seconds: that it took.
+        lines: what it printed.
+    """
+
+    def __init__(self, name: str, status: int | None, seconds: float, text: str) -> None:
+        self.name, self.status, self.seconds = name, status, seconds
+        self.lines = [line for line in text.splitlines() if line and not line.startswith(NOISE)]
+
+
+class _Worker:
+    """A process, the stage that it reproduces and what it prints."""
+
+    def __init__(self, context: Any) -> None:
+        self.output: IO[str] = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            "r", encoding="utf-8", errors="replace", prefix="charlm-"
+        )
+        self.orders, theirs = context.Pipe()
+        self.process = context.Process(target=worker.work, args=(theirs, self.output.name))
+        self.process.start()
+        theirs.close()
+        self.stage: str | None = None
+        self._started = 0.0
+
+    def begin(self, name: str) -> None:
+        self.stage, self._started = name, time.perf_counter()
+        with contextlib.suppress(OSError):  # killed meanwhile, as `end` will find
+            self.orders.send(name)
+
+    def end(self) -> Outcome:
+        name, self.stage = str(self.stage), None
+        try:
+            status = self.orders.recv()
+        except (EOFError, OSError):
+            status = None
+            # Its stage is an orphan, and would go on.
+            self.signal(signal.SIGTERM)
+        return Outcome(name, status, time.perf_counter() - self._started, self.output.read())
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, number)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Be the only one that schedules in this folder.
+
+    Raises:
+        UserError: there is another one.
+    """
+    BUSY.parent.mkdir(parents=True, exist_ok=True)
+    with BUSY.open("a") as file, worker.BUSY.open("a") as workers:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                "the pipeline is running in this folder already: wait until it ends, or stop it"
+            ) from None
+        try:
+            fcntl.flock(workers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            click.echo("waiting for stages of a run that was killed", err=True)
+            fcntl.flock(workers, fcntl.LOCK_EX)
+        fcntl.flock(workers, fcntl.LOCK_UN)
+        yield
+
+
+def run(schedule: Schedule, workers: Workers) -> int:
+    """Run all stages of a schedule; return 0, or the status of the first stage that failed.
+
+    After a failure, or Ctrl-C, nothing new is started, and what is running is waited for.
+    """
+    status = 0
+    stopped: float | None = None
+    took: dict[str, float] = {}
+    with tqdm(total=len(schedule), disable=None, leave=False, bar_format="{desc}") as line:
+        while schedule.active:
+            try:
+                if not status:
+                    for task in schedule.start():
+                        workers.give(task.name)
+                if not schedule.running:
+                    break
+                line.set_description_str(_in_words(schedule, status))
+                for outcome in workers.wait(1.0):
+                    for text in outcome.lines:
+                        line.write(text, file=sys.stderr)
+                    schedule.done(outcome.name)
+                    if outcome.status == 0:
+                        took[outcome.name] = outcome.seconds
+                    elif not status:
+                        status = _failed(outcome, line)
+                if stopped and time.monotonic() - stopped > PASS_ON_S:
+                    raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                status, stopped = status or 130, time.monotonic()
+                workers.interrupt()
+    with contextlib.suppress(UserError):  # on a full disk the next order is only a guess
+        write_json(SECONDS, expected_seconds() | took)
+    return status
+
+
+def _failed(outcome: Outcome, line: Any) -> int:
+    """Say what failed; return the exit status."""
+    why = "" if outcome.status is not None else " (its process was killed)"
+    line.write(f"stage {outcome.name} failed{why}", file=sys.stderr)
+    return outcome.status or 1
+
+
+def _in_words(schedule: Schedule, status: int) -> str:
+    """Return the progress line."""
+    running = ", ".join(schedule.running)
+    if status:
+        return f"stopping: waiting for {running}"
+    seconds = schedule.seconds_left()
+    left = f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+    return f"{schedule.finished} of {len(schedule)} stages done, about {left} left: {running}"
+
+
+@click.command()
+@click.argument("targets", nargs=-1)
+@click.option("--jobs", type=click.IntRange(min=1), help="Stages at a time; as many as cores.")
+@one_line_errors
+def main(targets: tuple[str, ...], jobs: int | None) -> None:
+    """Bring the pipeline up to date, with several stages at a time.
+
+    It does what `dvc repro` does, and leaves the same files. TARGETS are stages; without them it is
+    the whole graph. Ctrl-C stops it, and nothing that was finished is lost.
+
+    \b
+    Examples:
+      charlm repro
+      charlm repro --jobs 2 evaluate@lstm
+    """
+    check.check_file(Path("params.yaml"))
+    with alone():
+        tasks = stages_to_run(targets)
+        if not tasks:
+            click.echo("Data and pipelines are up to date.", err=True)
+            return
+        # The trainings of this run have one parent in MLflow.
+        started = f"{platform.node()} {os.getpid()} {time.time()}"
+        os.environ["CHARLM_RUN"] = hashlib.sha256(started.encode()).hexdigest()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        schedule, workers = Schedule(tasks, jobs or cores()), Workers()
+        try:
+            status = run(schedule, workers)
+        finally:
+            workers.close()
+    if status == 130:
+        click.echo("stopped; what was finished is kept, and the next call goes on from there")
+    sys.exit(status)
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1

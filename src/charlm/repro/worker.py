@@ -1,0 +1,55 @@
+"""A process that reproduces stages by DVC, one after the other.
+
+DVC and its imports are paid for once a worker, and not once a stage.
+"""
+
+import fcntl
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+BUSY = Path(".dvc/tmp/charlm-workers.lock")
+"""Each worker has a shared lock on it, so that one whose scheduler was killed is waited for."""
+
+
+def work(orders: Connection, output: str) -> None:
+    """Reproduce each stage that is named, and answer with its exit status.
+
+    It goes on until the other end of the connection is closed, or its process has ended: the stage
+    that is running then ends as it would have otherwise.
+
+    Args:
+        orders: names of stages come in, numbers go out.
+        output: file that gets everything that DVC and the stages print.
+    """
+    # A group of its own: Ctrl-C reaches the scheduler alone, which passes it on.
+    os.setpgid(0, 0)
+    # DVC is never stopped while it writes dvc.lock, but the stage's command is.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for standard in (1, 2):
+        os.dup2(file, standard)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+
+    import dvc.dvcfile
+    from dvc.cli import main as run_dvc
+
+    from charlm.repro import lock_file
+
+    dvc.dvcfile.modify_yaml = lock_file.modify
+    with BUSY.open("a") as busy:
+        fcntl.flock(busy, fcntl.LOCK_SH)
+        while True:
+            try:
+                name = orders.recv()
+            except EOFError:
+                return
+            # What comes before it is up to date, or was reproduced by another worker.
+            status = run_dvc(["--wait-for-lock", "repro", "--single-item", name])
+            try:
+                orders.send(status)
+            except OSError:
+                return  # the scheduler was killed

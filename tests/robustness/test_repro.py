@@ -1,0 +1,259 @@
+"""`charlm repro` on a small graph of shell commands: what is stopped, killed or broken."""
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from tests.workspace import PROJECT, environment, run
+
+COMMAND = [sys.executable, "-m", "charlm.repro", "--jobs", "2"]
+WAIT_S = 60
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A repository of DVC; its stages are made by `graph`."""
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    run(tmp_path, "dvc", "init", "-q", "--no-scm")
+    return tmp_path
+
+
+def graph(folder, **stages):
+    """Write dvc.yaml: name=(command, dependencies). Each stage leaves a file of its name."""
+    content = {
+        name: {"cmd": command, "deps": list(deps), "outs": [name]}
+        for name, (command, deps) in stages.items()
+    }
+    with (folder / "dvc.yaml").open("w") as file:
+        YAML().dump({"stages": content}, file)
+
+
+def begin(folder, *options):
+    return subprocess.Popen(
+        [*COMMAND, *options],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+
+
+def ended(process):
+    output, _ = process.communicate(timeout=WAIT_S)
+    assert "Traceback" not in output, output
+    return process.returncode, output
+
+
+def repro(folder, *options):
+    return ended(begin(folder, *options))
+
+
+def appears(path):
+    deadline = time.monotonic() + WAIT_S
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path.name}"
+        time.sleep(0.05)
+
+
+def locked(folder):
+    lock = YAML(typ="safe", pure=True).load(Path(folder, "dvc.lock"))
+    return lock["stages"]
+
+
+def workers(process):
+    return [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+
+
+def test_two_at_a_time_leave_what_one_after_the_other_leaves(project, tmp_path_factory):
+    stages = {
+        "first": ("echo 1 > first", []),
+        # Neither ends before the other has begun.
+        "left": (
+            "touch .left; until [ -e .right ]; do sleep 0.1; done; cat first > left",
+            ["first"],
+        ),
+        "right": (
+            "touch .right; until [ -e .left ]; do sleep 0.1; done; cat first > right",
+            ["first"],
+        ),
+        "last": ("cat left right > last; echo said by last", ["left", "right"]),
+    }
+    graph(project, **stages)
+    status, output = repro(project)
+    assert status == 0, output
+    assert "said by last" in output
+    assert (project / "last").read_text() == "1\n1\n"
+    assert "up to date" in run(project, "dvc", "repro").stdout
+    serial = tmp_path_factory.mktemp("serial")
+    run(serial, "dvc", "init", "-q", "--no-scm")
+    shutil.copy(project / "dvc.yaml", serial)
+    for name in (".left", ".right"):
+        (serial / name).touch()
+    run(serial, "dvc", "repro")
+    assert locked(project) == locked(serial)
+    # Nothing is started that is up to date; of a change, what follows from it.
+    assert repro(project) == (0, "Data and pipelines are up to date.\n")
+    stages["right"] = ("echo 2 > right", ["first"])
+    graph(project, **stages)
+    status, output = repro(project, "right")
+    assert (project / "last").read_text() == "1\n1\n"
+    status, output = repro(project)
+    assert status == 0
+    assert (project / "last").read_text() == "1\n2\n"
+
+
+def test_after_a_failure_nothing_is_started_and_what_runs_is_kept(project):
+    graph(
+        project,
+        bad=("echo what is wrong >&2; exit 3", []),
+        good=("sleep 3; echo 1 > good", []),
+        after=("cat bad good > after", ["bad", "good"]),
+        more=("cat good > more", ["good"]),
+    )
+    status, output = repro(project)
+    assert status not in (0, 130)
+    assert "what is wrong" in output
+    assert "stage bad failed" in output
+    assert sorted(locked(project)) == ["good"]
+    graph(
+        project,
+        bad=("echo 2 > bad", []),
+        good=("sleep 3; echo 1 > good", []),
+        after=("cat bad good > after", ["bad", "good"]),
+    )
+    started = time.monotonic()
+    assert repro(project)[0] == 0
+    assert (project / "after").read_text() == "2\n1\n"
+    assert time.monotonic() - started < WAIT_S
+
+
+def test_ctrl_c_ends_what_runs_and_keeps_what_is_done(project):
+    graph(
+        project,
+        done=("echo 1 > done", []),
+        long=("touch .begun; exec sleep 300", ["done"]),
+        after=("cat long > after", ["long"]),
+    )
+    process = begin(project)
+    appears(project / ".begun")
+    process.send_signal(signal.SIGINT)
+    status, output = ended(process)
+    assert status == 130, output
+    assert "stopped" in output
+    assert sorted(locked(project)) == ["done"]
+    graph(project, done=("echo 1 > done", []), long=("cat done > long", ["done"]))
+    assert repro(project)[0] == 0
+    assert "up to date" in run(project, "dvc", "repro").stdout
+
+
+def test_a_second_call_is_told_of_the_first(project):
+    graph(project, long=("touch .begun; until [ -e .end ]; do sleep 0.1; done; echo > long", []))
+    process = begin(project)
+    appears(project / ".begun")
+    status, output = repro(project)
+    assert (status, output.count("\n")) == (1, 1)
+    assert "running in this folder already" in output
+    (project / ".end").touch()
+    assert ended(process)[0] == 0
+    assert sorted(locked(project)) == ["long"]
+
+
+def test_a_killed_worker_is_a_failed_stage_that_does_not_go_on(project):
+    graph(project, long=("echo $$ > .pid; exec sleep 300", []))
+    process = begin(project)
+    appears(project / ".pid")
+    (worker,) = workers(process)
+    worker.kill()
+    status, output = ended(process)
+    assert status not in (0, 130)
+    assert "stage long failed (its process was killed)" in output
+    number = int((project / ".pid").read_text())
+    deadline = time.monotonic() + WAIT_S
+    while psutil.pid_exists(number) and psutil.Process(number).status() != "zombie":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    graph(project, long=("echo 1 > long", []))
+    assert repro(project)[0] == 0
+
+
+def test_a_stage_of_a_killed_scheduler_ends_well_and_is_waited_for(project):
+    graph(
+        project,
+        long=("touch .begun; until [ -e .end ]; do sleep 0.1; done; echo 1 > long", []),
+        after=("cat long > after", ["long"]),
+    )
+    process = begin(project)
+    appears(project / ".begun")
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    second = begin(project)
+    time.sleep(3)
+    assert second.poll() is None
+    (project / ".end").touch()
+    status, output = ended(second)
+    assert status == 0, output
+    assert "waiting for stages of a run that was killed" in output
+    assert (project / "after").read_text() == "1\n"
+    assert "up to date" in run(project, "dvc", "repro").stdout
+
+
+def test_a_full_disk_loses_nothing(project):
+    graph(
+        project,
+        small=("echo 1 > small", []),
+        large=("head -c 3000000 /dev/zero > large", ["small"]),
+    )
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        preexec_fn=limit,
+    )
+    status, output = ended(process)
+    assert status not in (0, 130)
+    assert "stage large failed" in output
+    assert sorted(locked(project)) == ["small"]
+    assert repro(project)[0] == 0
+
+
+def test_mistakes_are_one_line(project):
+    graph(project, one=("echo 1 > one", []))
+    for options, expected in (
+        (["nothing"], "nothing"),
+        (["--jobs", "0"], "--jobs"),
+    ):
+        status, output = repro(project, *options)
+        assert status != 0
+        assert expected in output
+    (project / "dvc.yaml").write_text("stages: [")
+    status, output = repro(project)
+    assert status == 1
+    assert "dvc.yaml" in output
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("excerpt:", "excerp:"))
+    status, output = repro(project)
+    assert (status, output.count("\n")) == (1, 1)
+    assert "did you mean" in output
+    assert not (project / "one").exists()

@@ -1,0 +1,125 @@
+import pytest
+from dvc.utils.serialize import load_yaml, modify_yaml
+
+from charlm.repro import lock_file
+from charlm.repro.schedule import Schedule, Task
+from tests.workspace import PROJECT
+
+
+def task(name, *needs, threads=1, seconds=1.0):
+    return Task(name, frozenset(needs), threads, seconds)
+
+
+def started(schedule):
+    return [one.name for one in schedule.start()]
+
+
+def test_the_longest_way_to_the_end_starts_first():
+    schedule = Schedule(
+        [
+            task("short", seconds=5.0),
+            task("a", seconds=2.0),
+            task("long", "a", seconds=9.0),
+            task("end", "long", "short"),
+        ],
+        cores=2,
+    )
+    assert started(schedule) == ["a", "short"]
+    schedule.done("a")
+    assert started(schedule) == ["long"]
+    schedule.done("short")
+    assert started(schedule) == []  # what it needs is running
+    schedule.done("long")
+    assert started(schedule) == ["end"]
+    schedule.done("end")
+    assert not schedule.active
+    assert schedule.finished == len(schedule) == 4
+
+
+def test_no_more_cores_are_used_than_there_are():
+    schedule = Schedule([task(name) for name in "abcde"], cores=3)
+    assert started(schedule) == ["a", "b", "c"]
+    assert started(schedule) == []
+    schedule.done("b")
+    assert started(schedule) == ["d"]
+
+
+def test_a_stage_of_several_threads_waits_for_them_and_is_not_overtaken_for_ever():
+    schedule = Schedule(
+        [task("wide", threads=2, seconds=9.0), task("a", seconds=20.0), task("b")], cores=2
+    )
+    assert started(schedule) == ["a"]
+    assert started(schedule) == []
+    schedule.done("a")
+    assert started(schedule) == ["wide"]
+    schedule.done("wide")
+    assert started(schedule) == ["b"]
+
+
+def test_a_stage_of_more_threads_than_cores_runs_alone():
+    schedule = Schedule([task("wide", threads=8, seconds=9.0), task("a")], cores=2)
+    assert started(schedule) == ["wide"]
+    assert started(schedule) == []
+    schedule.done("wide")
+    assert started(schedule) == ["a"]
+
+
+def test_what_is_up_to_date_is_not_waited_for():
+    schedule = Schedule([task("report", "train", "encode")], cores=1)
+    assert started(schedule) == ["report"]
+
+
+@pytest.mark.parametrize(("cores", "left"), [(1, 16.0), (2, 12.0), (64, 12.0)])
+def test_the_time_left_is_the_work_left_or_the_longest_way(cores, left):
+    tasks = [task("a", seconds=2.0), task("b", "a", seconds=10.0), task("c", seconds=4.0)]
+    schedule = Schedule(tasks, cores)
+    assert schedule.seconds_left() == left
+    schedule.start()
+    assert schedule.seconds_left() == left  # nothing is done yet
+
+
+@pytest.fixture
+def lock(tmp_path):
+    path = tmp_path / "dvc.lock"
+    path.write_bytes((PROJECT / "dvc.lock").read_bytes())
+    return path
+
+
+def test_an_entry_of_the_lock_is_written_as_dvc_writes_it(lock, tmp_path):
+    """Every stage once more with another hash, a new one, and one whose values must be quoted."""
+    theirs = tmp_path / "theirs.lock"
+    theirs.write_bytes(lock.read_bytes())
+    new = {"cmd": "x" * 100 + " y" * 50, "params": {"params.yaml": {"a.b": ["no", 1.0e-3, None]}}}
+    for name in ("train@lstm", "download", "report", "train@new"):
+        for path, modify in ((lock, lock_file.modify), (theirs, modify_yaml)):
+            with modify(path) as content:
+                entry = dict(content["stages"].get(name, new))
+                entry["cmd"] = f"{entry['cmd']} --again: 'yes'"
+                content["stages"].update({name: entry})
+    assert lock.read_bytes() == theirs.read_bytes()
+    assert b"train@new" in lock.read_bytes()
+
+
+def test_nothing_changes_where_nothing_changed(lock):
+    before = lock.read_bytes()
+    with lock_file.modify(lock):
+        pass
+    assert lock.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", [None, "", "stages: {}\n", "# mine\nschema: '2.0'\nstages: {}\n"])
+def test_another_lock_is_left_to_dvc(tmp_path, text):
+    path = tmp_path / "dvc.lock"
+    if text is not None:
+        path.write_text(text)
+    with lock_file.modify(path) as content:
+        content.update({"schema": "2.0", "stages": {"a": {"cmd": "b"}}})
+    assert load_yaml(path) == {"schema": "2.0", "stages": {"a": {"cmd": "b"}}}
+
+
+def test_a_killed_writer_leaves_the_whole_old_file(lock, monkeypatch):
+    before = lock.read_bytes()
+    monkeypatch.setattr(lock_file, "replaced", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), lock_file.modify(lock) as content:
+        content["stages"]["download"]["cmd"] = "other"
+    assert lock.read_bytes() == before

@@ -9,9 +9,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-repro: setup  ## run the pipeline (10 minutes on two cores, seconds if nothing changed)
-	@charlm check
-	@dvc repro
+repro: setup  ## run the pipeline on all cores (8 minutes on two, seconds if nothing changed)
+	@charlm repro
 	@charlm summary
 
 test: setup  ## run all tests
@@ -51,7 +50,7 @@ screenshots: .venv/.services  ## pictures of the report and of MLflow's pages, i
 	@python -m tools.screenshots .screenshots
 
 .venv/.services: requirements-services.lock .venv/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-services.lock
+	@sh tools/install.sh -r requirements-services.lock
 	@touch $@
 
 published-long: setup  ## the published runs that take hours, those not recorded yet
@@ -77,8 +76,8 @@ setup: .venv/.installed  ## make .venv and install everything (the others call t
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11))' 2>/dev/null || { \
 	  echo "charlm needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || true). Name another: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "installing into .venv (about 2 minutes, once)"
+	@echo "installing into .venv (once; half a minute, or minutes for torch's CUDA build)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@sh tools/install.sh -r requirements.lock
+	@sh tools/install.sh --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,9 +1,11 @@
 """Run every command of the documents in copies of the project: `make walk`.
 
 A copy has a small zoo at scale smoke. What a reader would put in for an example's names and paths
-is put in here. A command that is not run says why.
+is put in here. A command that is not run says why. `python -m tools.walk docs/serving.md` walks
+through these documents only.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -85,7 +87,8 @@ def walk(folder: Path, command: str) -> str:
         port = next((port for make, port in SERVERS.items() if command.startswith(make)), None)
         if port is not None:
             answered = answers(port, process)
-            os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself: a failure
+                os.killpg(process.pid, signal.SIGINT)
         status = process.wait()
         output.seek(0)
         text = output.read()
@@ -116,7 +119,7 @@ def main() -> None:
         prepare(finished)
         walk(finished, "make repro")
         afterwards(finished, "make repro")
-        for document in DOCUMENTS:
+        for document in sys.argv[1:] or DOCUMENTS:
             if not blocks(document):
                 continue
             project = Path(scratch) / Path(document).stem / "charlm"

@@ -19,6 +19,7 @@ afresh.
 """
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -84,7 +85,7 @@ class Trained:
 
 def trained(plan: str, name: str, seed: int, folder: Path | None) -> Trained:
     """Train once, or load what a folder keeps."""
-    device = start_torch()
+    device = start_torch(os.cpu_count() or 1)
     kept = folder / f"{plan.replace(' ', '-')}-{name}-{seed}" if folder else None
     if kept and (kept / "training.json").is_file():
         model, config = saved_model.load(kept, device)
@@ -104,7 +105,7 @@ def measure(
     plan: str, seed: int, splits: dict[str, torch.Tensor], shared: bool, folder: Path | None
 ) -> dict[str, Any]:
     """Train both members once; score each alone, the ensemble, and its dynamic evaluation."""
-    device, settings = start_torch(), PLANS[plan]
+    device, settings = start_torch(os.cpu_count() or 1), PLANS[plan]
     entry = settings.ensemble("mixture")
     runs = {name: trained(plan, name, seed, folder) for name in entry.members}
     past, first = splits["train"].to(device), len(splits["validation"])
@@ -123,7 +124,12 @@ def measure(
         }
     members = [(run.model, run.config) for run in runs.values()]
     validation = splits["validation"].numpy()
-    mixture, *_ = ensemble.build(entry, members, past[-1:].cpu().numpy(), validation, device)
+    shape = len(members), len(held), len(members[0][1].symbols)
+    rows_KNV = torch.empty(shape, dtype=torch.float16)
+    for (member, _), rows_NV in zip(members, rows_KNV, strict=True):
+        loss.streaming(member, ids, rows_RV=rows_NV)
+    mixture, *_ = ensemble.build(entry, members, rows_KNV[:, :first].numpy(), validation)
+    mixture = mixture.to(device)
     found["mixture"] = {"streaming": losses(loss.streaming(mixture, ids)[0], first)}
     started = time.perf_counter()
     nats, _ = dynamic.scores(mixture, past, held, settings.learner("mixture"))
@@ -166,7 +172,7 @@ def main(words: list[str]) -> None:
     folder = Path(words[words.index("--keep") + 1]) if "--keep" in words else None
     plans = [word for word in words if word in PLANS]
     seeds = [int(word) for word in words if word.isdecimal()] or SEEDS
-    device = start_torch()
+    device = start_torch(os.cpu_count() or 1)
     on_gpu = device.type == "cuda" or "full" in plans
     output = ROOT / ("benchmarks/lowest_gpu.json" if on_gpu else "benchmarks/lowest.json")
     results: dict[str, dict[str, Any]] = read_json(output)["results"] if output.is_file() else {}

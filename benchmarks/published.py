@@ -21,6 +21,7 @@ something did, or a training was paused, say --shared: its seconds are then no m
 """
 
 import math
+import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def random_batches(
 
 def record(run: params.Run, columns: Columns = no_columns) -> dict[str, Any]:
     """Train a run, score it and draw its sample."""
-    device = start_torch()
+    device = start_torch(os.cpu_count() or 1)
     # The trainer reports step 0 when it has taken some steps already.
     untrained = columns(build(run, device)[0], 0)
 
@@ -103,14 +104,14 @@ def record(run: params.Run, columns: Columns = no_columns) -> dict[str, Any]:
         "parameters": model.parameter_count,
         "seconds": round(seconds),
         "curve": curve,
-        "losses": metrics.losses(model, config, encoding.load_splits(ENCODED), device),
+        "losses": metrics.losses(model, config, encoding.load_splits(ENCODED), device)[0],
         "sample": writer.texts(one)[0],
     }
 
 
 def spread() -> dict[str, Any]:
     """Train documents C's and D's models with other seeds; record what their documents print."""
-    settings, device = at_scale("quick"), start_torch()
+    settings, device = at_scale("quick"), start_torch(os.cpu_count() or 1)
     losses: dict[str, dict[str, list[float]]] = {}
     for name in SPREAD:
         for seed in SPREAD_SEEDS:
@@ -125,7 +126,7 @@ def spread() -> dict[str, Any]:
 
 def starts() -> dict[str, Any]:
     """Measure how much the first loss of LMNet varies from seed to seed, by width."""
-    device = start_torch()
+    device = start_torch(os.cpu_count() or 1)
     all_N = torch.cat(list(load(device).values()))
     symbols = len(Vocabulary.load(ENCODED / "vocabulary.json"))
     losses: dict[str, dict[str, list[float]]] = {}
@@ -145,7 +146,7 @@ def shake_lstm() -> dict[str, Any]:
     run = at_scale("full").run("shake_lstm")
     batch, block = run.training.batch, run.training.block
     assert batch is not None
-    ids = load(start_torch())
+    ids = load(start_torch(os.cpu_count() or 1))
     held_N = torch.cat([ids["validation"], ids["test"]])
 
     def ten_batches(model: LanguageModel, step: int) -> dict[str, float]:

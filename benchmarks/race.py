@@ -9,6 +9,7 @@ time is then a lower bound. Ours is the architecture of `lstm` with a short trai
 first one tried, on a GPU chosen on validation. On a GPU it runs with three seeds.
 """
 
+import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def measure(
 
 def main() -> None:
     """Race and write all runs and the ratio."""
-    device = start_torch()
+    device = start_torch(os.cpu_count() or 1)
     race = GPU if device.type == "cuda" else CPU
     settings = at_scale(race.scale)
     ours = settings.run("lstm")

@@ -20,13 +20,19 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 def main(name: str) -> None:
     """Write results/MODEL/dynamic.json: losses of validation, test and both, as one stream.
 
-    The saved model stays as it is.
+    The saved model stays as it is. With `dynamic_evaluation: false` in params.yaml nothing is
+    scored, and the file says nothing.
 
     \b
     Example:
       charlm dynamic --model lstm
     """
-    how = params.load().learner(name)
+    settings = params.load()
+    how = settings.learner(name)
+    if not settings.dynamic_evaluation:
+        write_json(RESULTS / name / "dynamic.json", {})
+        click.echo(f"{name}: left out (dynamic_evaluation is false)", err=True)
+        return
     train, validation, test = encoding.load_splits(ENCODED).values()
 
     import torch

@@ -4,15 +4,17 @@ import time
 from pathlib import Path
 
 import click
+import numpy as np
 
 from charlm import tracking
 from charlm.cli import model_option, one_line_errors
 from charlm.config import params
 from charlm.data import encoding
-from charlm.files import project_root, write_json
+from charlm.files import project_root, read_array, write_json
 from stages import evaluate, sample
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
+ROWS = "log_probabilities.npy"
 
 
 @click.command()
@@ -22,7 +24,8 @@ def main(name: str) -> None:
     """Save an ensemble, with its members inside, into models/MODEL/, and write its results.
 
     Its weights are fitted on validation, and so is the choice between linear and geometric mixing
-    if params.yaml says `best`. results/MODEL/ensemble.json has both.
+    if params.yaml says `best`. results/MODEL/ensemble.json has both. It is scored streaming, by
+    what its members said about each place of the holdout, so no member has to read it again.
 
     \b
     Example:
@@ -30,14 +33,14 @@ def main(name: str) -> None:
     """
     settings = params.load()
     entry = settings.ensemble(name)
-    train, validation, _ = encoding.load_splits(ENCODED).values()
+    train, validation, test = encoding.load_splits(ENCODED).values()
     # A process beside this one imports MLflow while torch is imported here.
     tracker = tracking.Tracker(settings.corpus.name, project_root())
 
     import torch
 
     from charlm import saved_model
-    from charlm.evaluation import ensemble
+    from charlm.evaluation import ensemble, metrics
     from charlm.models.base import start_torch
 
     device = start_torch()
@@ -49,7 +52,18 @@ def main(name: str) -> None:
     )
     started = time.perf_counter()
     members = [saved_model.load(MODELS / member, device) for member in entry.members]
-    model, config, fit = ensemble.build(entry, members, train, validation, device)
+    ensemble.check_vocabularies(name, [config.symbols for _, config in members])
+    holdout = np.concatenate([validation, test])
+    log_p_KNV = np.stack(
+        [
+            ensemble.log_probabilities(
+                read_array(RESULTS / member / ROWS), model, train, holdout, device
+            )
+            for member, (model, _) in zip(entry.members, members, strict=True)
+        ]
+    )
+    first = len(validation)
+    model, config, fit = ensemble.build(entry, members, log_p_KNV[:, :first], validation)
     seconds = time.perf_counter() - started
     folder, results = MODELS / name, RESULTS / name
     saved_model.save(folder, model, config)
@@ -60,13 +74,14 @@ def main(name: str) -> None:
         {"weights_sha256": tracking.weights_digest(folder)},
         [folder / saved_model.CONFIG, results / "ensemble.json"],
     )
-    first, second = fit.ways[mixing][0]
-    click.echo(
-        f"{name}: {mixing}, {first:.3f} {entry.first} and {second:.3f} {entry.second}, "
-        f"in {seconds:.1f} s",
-        err=True,
-    )
-    evaluate.main(["--model", name], standalone_mode=False)
+    weights_K = fit.ways[mixing][0]
+    shares = " and ".join(f"{w:.3f} {m}" for w, m in zip(weights_K, entry.members, strict=True))
+    click.echo(f"{name}: {mixing}, {shares}, in {seconds:.1f} s", err=True)
+    rows_RV = metrics.rows(config, len(holdout))
+    scores = ensemble.scores(log_p_KNV, holdout, weights_K, mixing, rows_RV)
+    sizes_N = config.vocabulary.bytes_of_ids[holdout]
+    losses = {"streaming": metrics.leaves(scores, sizes_N, metrics.halves(first))}
+    evaluate.write(name, metrics.content(name, model, config, losses), rows_RV.numpy())
     sample.main(["--model", name, "--output", str(results / "sample.txt")], standalone_mode=False)
 
 

@@ -1,34 +1,38 @@
 """Score one run on every target of the holdout."""
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from charlm.cli import model_option, one_line_errors, progress
 from charlm.config import params
 from charlm.data import encoding
-from charlm.files import write_json, write_text
+from charlm.files import write_array, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
 
 @click.command()
-@model_option("A run or an ensemble of params.yaml.")
+@model_option("A run of params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
-    """Score a model into results/MODEL/metrics.json, with an excerpt in excerpt.json.
+    """Score a run into results/RUN/metrics.json, and keep what it said in log_probabilities.npy.
 
     Losses stand by protocol (streaming, windowed, windowed_256) and by part of the text
-    (validation, test, holdout). A run on all of the text has seen the holdout: it is scored on all
-    of it, windowed, and the part is called `seen`.
+    (validation, test, holdout). The array has the log-probability of every symbol at each place of
+    the holdout, streaming: ensembles are made of it, and the report shows an excerpt. A run on all
+    of the text has seen the holdout: it is scored on all of it, windowed, the part is called
+    `seen`, and the array is empty.
 
     \b
     Example:
       charlm evaluate --model lstm
     """
-    settings = params.load()
-    settings.named(name)
+    params.load().run(name)
     splits = encoding.load_splits(ENCODED)
 
     from charlm import saved_model
@@ -40,21 +44,16 @@ def main(name: str) -> None:
     targets = sum(map(len, splits.values())) if config.text == "all" else 0
     targets = targets or len(splits["validation"]) + len(splits["test"])
     with progress(metrics.passes(config) * targets, "char", f"{name} evaluation") as bar:
-        losses = metrics.losses(model, config, splits, device, bar.update)
-    write_json(
-        RESULTS / name / "metrics.json",
-        {
-            "model": name,
-            "text": config.text,
-            "parameters": model.parameter_count,
-            "context_length": model.context_length,
-            **losses,
-        },
-    )
-    excerpt = metrics.excerpt(model, config, splits, settings.excerpt, device)
-    write_text(RESULTS / name / "excerpt.json", json.dumps(excerpt, ensure_ascii=False) + "\n")
-    protocol, part = ("windowed", "seen") if config.text == "all" else ("streaming", "holdout")
-    leaf = losses[protocol][part]
+        losses, log_p_RV = metrics.losses(model, config, splits, device, bar.update)
+    write(name, metrics.content(name, model, config, losses), log_p_RV)
+
+
+def write(name: str, content: dict[str, Any], log_p_RV: "NDArray[Any]") -> None:
+    """Write the results of a run or an ensemble, and say its loss."""
+    write_json(RESULTS / name / "metrics.json", content)
+    write_array(RESULTS / name / "log_probabilities.npy", log_p_RV)
+    protocol, part = ("windowed", "seen") if content["text"] == "all" else ("streaming", "holdout")
+    leaf = content[protocol][part]
     click.echo(
         f"{name}: {part}, {protocol}: {leaf['bits_per_char']:.4f} bits per character "
         f"({leaf['nats_per_char']:.4f} nats)",

@@ -2,13 +2,20 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from charlm import tracking
 from charlm.cli import one_line_errors
 from charlm.config import params
+from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
 from charlm.files import project_root, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CORPUS, ENCODED = Path("data/raw/corpus.txt"), Path("data/encoded")
 MODELS, RESULTS, OUTPUT = Path("models"), Path("results"), Path("reports")
@@ -30,13 +37,24 @@ def main() -> None:
     # MLflow is imported by a process beside this one while the page is drawn here.
     tracker = tracking.Tracker(settings.corpus.name, project_root())
 
-    from charlm.report import leaderboard, page, published
+    from charlm.evaluation import metrics
+    from charlm.report import compare, leaderboard, page, published
     from charlm.tracking import track
+
+    splits = encoding.load_splits(ENCODED)
+    holdout = np.concatenate([splits["validation"], splits["test"]])
+    symbols = Vocabulary.load(ENCODED / "vocabulary.json").symbols
+
+    def excerpt(log_p_RV: "NDArray[Any]") -> dict[str, Any]:
+        return metrics.excerpt(log_p_RV, holdout, symbols, settings.excerpt)
 
     findings = page.Findings(
         text=settings.corpus.name,
         scale=settings.scale,
-        results=[leaderboard.read_result(RESULTS, n, settings.repeats(n)) for n in settings.ranked],
+        results=[
+            leaderboard.read_result(RESULTS, name, excerpt, settings.repeats(name))
+            for name in settings.ranked
+        ],
         entropy=read_json(RESULTS / "entropy.json"),
         published=published.table(settings, CORPUS, ENCODED, MODELS, RESULTS),
         times=leaderboard.recorded_times(RECORDED, leaderboard.training_keys(MODELS, ENCODED)),
@@ -50,6 +68,8 @@ def main() -> None:
     click.echo(
         f"report: {OUTPUT / 'report.html'}; best on validation: {best}, {value:.4f} bits", err=True
     )
+    for line in compare.since_baseline(bits):
+        click.echo(line, err=True)
     # The results of later stages go to each model's MLflow run, and the whole to the pipeline's.
     with tempfile.TemporaryDirectory() as scratch:
         for name in settings.names:

@@ -73,7 +73,7 @@ def main(name: str) -> None:
             if training.resumed and training.first:
                 click.echo(f"{name}: going on after step {training.resumed:,}", err=True)
             start(tracker, training, settings)
-            training.fit(tracker.point)
+            training.fit(tracker.point, RESULTS / name)
             training.save(MODELS / name, RESULTS / name)
     finally:
         distributed.stop()

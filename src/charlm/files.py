@@ -6,9 +6,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from charlm.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def project_root() -> Path:
@@ -64,6 +67,31 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically, with a final newline so that a diff reads well."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_array(path: Path, array: "NDArray[Any]") -> None:
+    """Write an array atomically, as .npy."""
+    import numpy as np  # only some commands have arrays
+
+    with writing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> "NDArray[Any]":
+    """Return an array of the pipeline's own; its pages are read when they are used.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    import numpy as np
+
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > 4096 else None)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro` to make it") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it and run `dvc repro`") from None
+    return array
 
 
 def sha256(path: Path) -> str:

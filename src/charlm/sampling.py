@@ -3,7 +3,6 @@
 Shapes: B samples drawn side by side, T time, V vocabulary.
 """
 
-import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,6 @@ from charlm.models.base import LanguageModel
 if TYPE_CHECKING:
     from charlm.config.params import Sampling
     from charlm.saved_model import Config
-
-FEW = 8
-"""Characters in one call of the model up to which one thread is faster than several."""
 
 
 def restrict(
@@ -52,17 +48,6 @@ def restrict(
         probs_BV[before_BV >= top_p * probs_BV.sum(-1, keepdim=True)] = 0
     probs_BV = probs_BV / probs_BV.sum(-1, keepdim=True)
     return torch.zeros_like(probs_BV).scatter(-1, order_BV, probs_BV)
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads of the CPU within."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.inference_mode()
@@ -99,8 +84,7 @@ def draw(
         inputs_BT = inputs_BT[:, -context:]
     state = None
     for _ in range(length):
-        with threads(1 if inputs_BT.numel() <= FEW else torch.get_num_threads()):
-            logits_BTV, state = model(inputs_BT, state if context is None else None)
+        logits_BTV, state = model(inputs_BT, state if context is None else None)
         probs_BV = restrict(logits_BTV[:, -1].cpu(), temperature, top_k, top_p)
         ids_B = torch.multinomial(probs_BV, 1, generator=generator)[:, 0]
         yield ids_B

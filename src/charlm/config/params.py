@@ -199,6 +199,7 @@ class Params(Schema):
     models: dict[str, Entry]
     runs: dict[str, Run]
     ensembles: dict[str, Ensemble]
+    dynamic_evaluation: bool
     dynamic: dict[str, Dynamic]
 
     @property

@@ -31,6 +31,7 @@ class Training(Schema):
     label_smoothing: Probability
     stop_below: PositiveRate | None
     precision: Literal["float32", "bfloat16"]
+    threads: Annotated[int, Field(ge=1, le=1024)]
     validate_every: Positive
     validation_characters: Positive
 

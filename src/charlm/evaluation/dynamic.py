@@ -59,10 +59,11 @@ class Learner:
         if first:
             # Counts overfit the text that they are of, and would make its gradients too small.
             model.recount(past_M[:first])
-        self._scales = root_mean_squares(model, self._weights, past_M[first:], how.every)
+        scales = root_mean_squares(model, self._weights, past_M[first:], how.every)
         model.recount(past_M)
-        mean = torch.cat([scale.flatten() for scale in self._scales]).mean()
-        self._pulls = [(how.decay * scale / mean).clamp(max=1.0) for scale in self._scales]
+        mean = torch.cat([scale.flatten() for scale in scales]).mean()
+        self._pulls = [(how.decay * scale / mean).clamp(max=1.0) for scale in scales]
+        self._rates = [how.learning_rate / (scale + how.epsilon) for scale in scales]
 
     def recount(self, text: Tensor, scored: int) -> None:
         """Count the text again, if it is time.
@@ -89,12 +90,12 @@ class Learner:
             raise UserError(f"its loss is {float(loss.detach())}: lower learning_rate")
         gradients = torch.autograd.grad(loss, self._weights, allow_unused=True)
         with torch.no_grad():
-            for weight, gradient, scale, pull, home in zip(
-                self._weights, gradients, self._scales, self._pulls, self._trained, strict=True
+            for weight, gradient, rate, pull, home in zip(
+                self._weights, gradients, self._rates, self._pulls, self._trained, strict=True
             ):
                 if gradient is not None:
-                    weight.sub_(self._how.learning_rate * gradient / (scale + self._how.epsilon))
-                    weight.add_(pull * (home - weight))
+                    weight.addcmul_(gradient, rate, value=-1.0)
+                    weight.lerp_(home, pull)
 
 
 def pieces(

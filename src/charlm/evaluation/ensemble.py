@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
+from torch import Tensor
 
 from charlm import saved_model
 from charlm.data.encoding import Ids
 from charlm.errors import UserError
 from charlm.evaluation import loss
 from charlm.models.base import LanguageModel
+from charlm.models.ensemble import combine
 
 if TYPE_CHECKING:
     from charlm.config.params import Ensemble
@@ -134,35 +136,25 @@ def geometric(log_p_KNV: Floats, targets_N: NDArray[np.integer]) -> tuple[Floats
 def build(
     entry: "Ensemble",
     members: list[tuple[LanguageModel, saved_model.Config]],
-    train: Ids,
-    validation: Ids,
-    device: torch.device,
+    log_p_KNV: NDArray[np.floating],
+    targets_N: Ids,
 ) -> tuple[LanguageModel, saved_model.Config, Fit]:
-    """Return an ensemble with copies of its members and weights fitted on validation.
+    """Return an ensemble with copies of its members and weights fitted on a text.
 
     Args:
         entry: of params.yaml.
-        members: the saved models, on the device.
-        train: ids of the training split; the last is the first input.
-        validation: ids of the validation split.
-        device: to compute on.
-
-    Raises:
-        UserError: the members have different vocabularies.
+        members: the saved models, on one device.
+        log_p_KNV: their log-probabilities at each place of validation.
+        targets_N: its ids.
     """
     configs = [config for _, config in members]
-    symbols = configs[0].symbols
-    if any(config.symbols != symbols for config in configs):
-        raise UserError(f"{entry.name}: its members have different vocabularies: run `dvc repro`")
-    ids = torch.tensor(np.concatenate([train[-1:], validation])).to(device)
-    log_p_KNV = np.stack([loss.log_probabilities(model, ids).numpy() for model, _ in members])
-    weights = fit(log_p_KNV, validation.astype(np.int64))
+    weights = fit(log_p_KNV.astype(np.float64), targets_N.astype(np.int64))
     mixing = weights.best if entry.mixing == "best" else entry.mixing
     config = saved_model.Config(
         model="ensemble",
         block=max(config.block for config in configs),
         text="train",
-        symbols=symbols,
+        symbols=configs[0].symbols,
         architecture={
             "mixing": mixing,
             "members": [
@@ -174,9 +166,65 @@ def build(
         seed=0,
         code=saved_model.code_digest("ensemble"),
     )
-    model = config.build().to(device).eval()
+    model = config.build().eval()
     for place, (member, _) in enumerate(members):
         model.get_submodule(f"members.{place}").load_state_dict(member.state_dict())
     weights_K = torch.tensor(weights.ways[mixing][0], dtype=torch.float32)
-    model.register_buffer("weights_K", weights_K.to(device))
+    model.register_buffer("weights_K", weights_K)
     return model, config, weights
+
+
+def log_probabilities(
+    rows_RV: NDArray[np.float16],
+    model: LanguageModel,
+    train: Ids,
+    holdout: Ids,
+    device: torch.device,
+) -> NDArray[np.float16]:
+    """Return what a member says at each place of the holdout, N x V.
+
+    Args:
+        rows_RV: what evaluation kept of it.
+        model: reads the holdout if evaluation did not keep everything.
+        train: ids of the training split; the last is the first input.
+        holdout: ids of the holdout.
+        device: that the model is on.
+    """
+    if len(rows_RV) == len(holdout):
+        return rows_RV
+    all_NV = torch.empty(len(holdout), rows_RV.shape[1], dtype=torch.float16)
+    ids = torch.tensor(np.concatenate([train[-1:], holdout]))
+    loss.streaming(model, ids.to(device), rows_RV=all_NV)
+    return all_NV.numpy()
+
+
+def check_vocabularies(name: str, symbols: list[str]) -> None:
+    """Refuse members that have different vocabularies.
+
+    Raises:
+        UserError: they have.
+    """
+    if len(set(symbols)) > 1:
+        raise UserError(f"{name}: its members have different vocabularies: run `dvc repro`")
+
+
+def scores(
+    log_p_KNV: NDArray[np.floating], targets_N: Ids, weights_K: Floats, mixing: str, rows_RV: Tensor
+) -> loss.Scores:
+    """Score a text by what the members said about it; charlm.models.ensemble has the formulas.
+
+    Args:
+        log_p_KNV: the members' log-probabilities at each place.
+        targets_N: ids of the text.
+        weights_K: of the members.
+        mixing: linear or geometric.
+        rows_RV: filled with the ensemble's log-probabilities at the first R places.
+    """
+    collected = loss.Collected(len(targets_N), rows_RV)
+    weights_K11 = torch.tensor(weights_K, dtype=torch.float32)[:, None, None]
+    for first in range(0, len(targets_N), loss.CHARACTERS_PER_PASS):
+        some = slice(first, first + loss.CHARACTERS_PER_PASS)
+        part_KNV = torch.from_numpy(np.asarray(log_p_KNV[:, some], dtype=np.float32))
+        logits_NV = combine(part_KNV, weights_K11, mixing)
+        collected.add(logits_NV, torch.from_numpy(targets_N[some].astype(np.int64)))
+    return collected.scores

@@ -8,7 +8,7 @@ first input, so a split of N characters has N targets.
   overlapping windows with stride block / 2, so that each prediction rests on half a block at least;
   the sampler's key-value cache does the same.
 
-Shapes: B batch, T time, V vocabulary, N targets.
+Shapes: B batch, T time, V vocabulary, N targets, R rows of log-probabilities, at most N.
 """
 
 import itertools
@@ -59,61 +59,27 @@ def streaming(
     model: LanguageModel,
     ids: Tensor,
     advance: Callable[[int], object] = lambda characters: None,
+    rows_RV: Tensor | None = None,
 ) -> Scores:
-    """Score ids[1:], each from all that the model can still see; arguments as in `windowed`."""
+    """Score ids[1:], each from all that the model can still see.
+
+    Args:
+        model: as in `windowed`.
+        ids: as in `windowed`.
+        advance: as in `windowed`.
+        rows_RV: filled with the log-probabilities of every symbol at the first R targets.
+    """
     block = model.context_length
     if block is not None and not model.slides:
-        return _windows(model, ids, block, block - block // 2, advance)
-    collected = _Collected(len(ids) - 1)
+        return _windows(model, ids, block, block - block // 2, advance, rows_RV)
+    collected = Collected(len(ids) - 1, rows_RV)
     state: State = None
     for inputs_T, targets_T in zip(
         ids[:-1].split(CHARACTERS_PER_PASS), ids[1:].split(CHARACTERS_PER_PASS), strict=True
     ):
         logits_BTV, state = model(inputs_T[None].long(), state)
-        advance(collected.add(score(logits_BTV[0], targets_T.long())))
+        advance(collected.add(logits_BTV[0], targets_T.long()))
     return collected.scores
-
-
-@torch.no_grad()
-def log_probabilities(model: LanguageModel, ids: Tensor) -> Tensor:
-    """Return the log-probabilities of every symbol at each of ids[1:], N x V, float64, on the CPU.
-
-    The state is carried from the first to the last, by any model.
-
-    Args:
-        model: in evaluation mode, on the device of the ids.
-        ids: the character before the first target, then the N targets.
-    """
-    parts: list[Tensor] = []
-    state: State = None
-    for inputs_T in ids[:-1].split(CHARACTERS_PER_PASS):
-        logits_BTV, state = model(inputs_T[None].long(), state)
-        parts.append(logits_BTV[0].cpu().double().log_softmax(dim=-1))
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def excerpt(
-    model: LanguageModel, ids: Tensor, start: int, guesses: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what a model predicted at each character of an excerpt; the state is carried.
-
-    Args:
-        model: in evaluation mode, on the device of the ids.
-        ids: the first input, the characters before the excerpt, and the excerpt.
-        start: targets before the excerpt.
-        guesses: how many of the likeliest symbols to return.
-
-    Returns:
-        bits that each of the P characters of the excerpt costs (P); ids of the likeliest symbols at
-        its place, the likeliest first (P x guesses); and their probabilities.
-    """
-    logits_BTV, _ = model(ids[None, :-1].long())
-    log_p_PV = logits_BTV[0, start:].cpu().double().log_softmax(dim=-1)
-    targets_P1 = ids[start + 1 :].cpu().long()[:, None]
-    best = log_p_PV.topk(min(guesses, log_p_PV.shape[1]), dim=-1)
-    bits_P = -log_p_PV.gather(1, targets_P1)[:, 0] / math.log(2)
-    return bits_P, best.indices, best.values.exp()
 
 
 def _windows(
@@ -122,6 +88,7 @@ def _windows(
     block: int,
     stride: int,
     advance: Callable[[int], object],
+    rows_RV: Tensor | None = None,
 ) -> Scores:
     """Score windows that start every `stride` characters; each scores what none before it did."""
     count = len(ids) - 1
@@ -129,43 +96,57 @@ def _windows(
     starts = range(0, max(count - overlap, 1), stride)
     # All windows but the last are whole, so they go through the model many at a time.
     whole = starts[: len(range(0, count - block + 1, stride))]
-    collected = _Collected(count)
+    collected = Collected(count, rows_RV)
     offsets_T = torch.arange(block + 1, device=ids.device)
     per_pass = max(1, CHARACTERS_PER_PASS // block)
     for first in range(0, len(whole), per_pass):
         starts_B = torch.tensor(list(whole[first : first + per_pass]), device=ids.device)
         taken = ids[starts_B[:, None] + offsets_T].long()
         logits_BTV, _ = model(taken[:, :-1])
-        nats_BT, correct_BT = score(logits_BTV, taken[:, 1:])
-        begun = collected.add((nats_BT[0, :overlap], correct_BT[0, :overlap])) if first == 0 else 0
-        advance(begun + collected.add((nats_BT[:, overlap:], correct_BT[:, overlap:])))
+        targets_BT = taken[:, 1:]
+        begun = collected.add(logits_BTV[0, :overlap], targets_BT[0, :overlap]) if not first else 0
+        advance(begun + collected.add(logits_BTV[:, overlap:], targets_BT[:, overlap:]))
     if len(whole) < len(starts):
         taken = ids[starts[-1] :].long()
-        nats_BT, correct_BT = score(model(taken[None, :-1])[0], taken[None, 1:])
+        logits_BTV, _ = model(taken[None, :-1])
         skip = overlap if whole else 0
-        advance(collected.add((nats_BT[:, skip:], correct_BT[:, skip:])))
+        advance(collected.add(logits_BTV[0, skip:], taken[1 + skip :]))
     return collected.scores
 
 
-class _Collected:
+class Collected:
     """Scores of N targets, of which each pass adds some.
 
     Memory is taken at once: a piece kept from each pass, between the logits that come and go, would
     leave holes of many times its size.
 
+    Args:
+        count: N.
+        rows_RV: filled with the log-probabilities of every symbol at the first R targets.
+
     Attributes:
         scores: of all targets, once every pass was added.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, rows_RV: Tensor | None = None) -> None:
         self.scores = torch.empty(count, dtype=torch.float64), torch.empty(count, dtype=torch.bool)
+        self._rows_RV = rows_RV
         self._added = 0
 
-    def add(self, scores: Scores) -> int:
-        """Add the next scores, of any shape, and return how many they are."""
-        count = scores[0].numel()
-        for whole, part in zip(self.scores, scores, strict=True):
-            whole[self._added : self._added + count] = part.flatten()
+    def add(self, logits: Tensor, targets: Tensor) -> int:
+        """Score the next targets, and return how many they are.
+
+        Args:
+            logits: of every symbol, V in the last dimension.
+            targets: their ids, shaped like the other dimensions.
+        """
+        count, first = targets.numel(), self._added
+        for whole, part in zip(self.scores, score(logits, targets), strict=True):
+            whole[first : first + count] = part.flatten()
+        if self._rows_RV is not None and first < len(self._rows_RV):
+            log_p_NV = functional.log_softmax(logits.float(), dim=-1).flatten(0, -2)
+            room_RV = self._rows_RV[first : first + count]
+            room_RV.copy_(log_p_NV[: len(room_RV)])
         self._added += count
         return count
 

@@ -1,10 +1,14 @@
-"""A saved model's results: losses by protocol and part of the text, and an excerpt."""
+"""A saved model's results: losses by protocol and part of the text, and an excerpt.
+
+Shapes: N targets of the holdout, R rows of log-probabilities, V vocabulary, P characters.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm.evaluation import loss
@@ -20,6 +24,10 @@ WINDOW = 256
 BEFORE, GUESSES = 1000, 5
 """Characters of the holdout before the excerpt, for context; guesses shown for each of its own."""
 
+MOST_BYTES = 1 << 27
+"""Size of a file of log-probabilities, at most. Tiny Shakespeare's holdout takes a ninth of it."""
+
+Floats = NDArray[np.float16]
 Parts = dict[str, slice]
 Advance = Callable[[int], object]
 
@@ -39,8 +47,8 @@ def losses(
     splits: "dict[str, Ids]",
     device: torch.device,
     advance: Advance = lambda characters: None,
-) -> dict[str, Any]:
-    """Return the losses of a model by protocol and part of the text.
+) -> tuple[dict[str, Any], Floats]:
+    """Return the losses of a model by protocol and part of the text, and its log-probabilities.
 
     A model that was trained on all of the text has no holdout: it is scored on all of it, windowed,
     and the one part is called `seen`.
@@ -54,7 +62,9 @@ def losses(
 
     Returns:
         `streaming`, `windowed` (in windows of the model's own training block) and `windowed_256`,
-        each with a leaf of numbers for each part.
+        each with a leaf of numbers for each part; and the log-probabilities of every symbol at the
+        first targets of the holdout, streaming, R x V, float16: of all targets if the file is not
+        larger than `MOST_BYTES`, of none if the model has seen them.
     """
     train, validation, test = splits.values()
     if config.text == "all":
@@ -69,9 +79,20 @@ def losses(
         scores["windowed_256"] = (
             scores["windowed"] if own else loss.windowed(model, ids_N, WINDOW, advance)
         )
-        scores["streaming"] = loss.streaming(model, ids_N, advance)
+        rows_RV = rows(config, len(ids) - 1)
+        scores["streaming"] = loss.streaming(model, ids_N, advance, rows_RV)
+    else:
+        rows_RV = rows(config, 0)
     sizes_N = config.vocabulary.bytes_of_ids.astype(np.uint8)[ids[1:]]
-    return {protocol: leaves(found, sizes_N, parts) for protocol, found in scores.items()}
+    found = {protocol: leaves(each, sizes_N, parts) for protocol, each in scores.items()}
+    return found, rows_RV.numpy()
+
+
+def rows(config: "Config", targets: int) -> Tensor:
+    """Return room for the log-probabilities at as many targets as a file holds, R x V."""
+    symbols = len(config.symbols)
+    most = MOST_BYTES // (2 * symbols)
+    return torch.empty(min(targets, most), symbols, dtype=torch.float16)
 
 
 def leaves(scores: loss.Scores, sizes_N: Any, parts: Parts) -> dict[str, Any]:
@@ -89,6 +110,19 @@ def leaves(scores: loss.Scores, sizes_N: Any, parts: Parts) -> dict[str, Any]:
     }
 
 
+def content(
+    name: str, model: "LanguageModel", config: "Config", losses: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what metrics.json holds of a run or an ensemble."""
+    return {
+        "model": name,
+        "text": config.text,
+        "parameters": model.parameter_count,
+        "context_length": model.context_length,
+        **losses,
+    }
+
+
 def passes(config: "Config") -> int:
     """Return how often `losses` scores every target."""
     if config.text == "all":
@@ -96,35 +130,28 @@ def passes(config: "Config") -> int:
     return 2 if config.block == WINDOW else 3
 
 
-def excerpt(
-    model: "LanguageModel",
-    config: "Config",
-    splits: "dict[str, Ids]",
-    characters: int,
-    device: torch.device,
-) -> dict[str, Any]:
+def excerpt(log_p_RV: Floats, holdout: "Ids", symbols: str, characters: int) -> dict[str, Any]:
     """Return an excerpt of the holdout and what a model predicted at each character.
 
     Args:
-        model: in evaluation mode, on the device.
-        config: of the saved model.
-        splits: ids of each split.
+        log_p_RV: the model's log-probabilities at the first targets of the holdout.
+        holdout: its ids.
+        symbols: of the vocabulary.
         characters: of the excerpt; fewer if there are no more.
-        device: to compute on.
 
     Returns:
         `text`; `bits` of each character; the likeliest symbols at its place as `guesses`, with
         their probabilities in `percent`.
     """
-    train, validation, test = splits.values()
-    ids = np.concatenate([train[-1:], validation, test])
-    start = min(BEFORE, max(0, len(ids) - 1 - characters))
-    read_N: Tensor = torch.tensor(ids[: start + characters + 1]).to(device)
-    bits, guesses, shares = loss.excerpt(model, read_N, start, GUESSES)
-    symbols = config.symbols
+    first = min(BEFORE, max(0, len(log_p_RV) - characters))
+    log_p_PV = np.asarray(log_p_RV[first : first + characters], dtype=np.float64)
+    targets_P = holdout[first : first + len(log_p_PV)].astype(np.int64)
+    bits_P = -log_p_PV[np.arange(len(targets_P)), targets_P] / np.log(2)
+    best_PG = np.argsort(-log_p_PV, axis=1, kind="stable")[:, :GUESSES]
+    percent_PG = 100 * np.exp(np.take_along_axis(log_p_PV, best_PG, axis=1))
     return {
-        "text": "".join(symbols[place] for place in read_N[start + 1 :].tolist()),
-        "bits": [round(value, 2) for value in bits.tolist()],
-        "guesses": ["".join(symbols[place] for place in row) for row in guesses.tolist()],
-        "percent": [[round(100 * share) for share in row] for row in shares.tolist()],
+        "text": "".join(symbols[place] for place in targets_P),
+        "bits": [round(value, 2) for value in bits_P.tolist()],
+        "guesses": ["".join(symbols[place] for place in row) for row in best_PG],
+        "percent": [[round(share) for share in row] for row in percent_PG.tolist()],
     }

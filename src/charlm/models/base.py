@@ -3,6 +3,8 @@
 Shapes: B batch (sequences), T time (characters), V vocabulary (symbols).
 """
 
+import ctypes
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +15,12 @@ from torch.nn import functional
 
 GOLDEN = -7046029254386353131
 """2^64 divided by the golden ratio, as a signed number."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Options of glibc's mallopt, from malloc.h."""
+
+KEPT_BYTES = 1 << 29
+"""Freed memory that a process keeps, at most; one piece of it is an eighth at most."""
 
 State = Any
 """What a model remembers of the characters before: None, a tensor or nested tuples of tensors."""
@@ -180,8 +188,14 @@ def over_time(dropout: nn.Dropout1d, x_BTD: Tensor) -> Tensor:
     return dropped_BDT.transpose(1, 2)
 
 
-def start_torch() -> torch.device:
-    """Make torch deterministic and return the fastest device of this machine: cuda, mps or cpu."""
+def start_torch(threads: int = 1) -> torch.device:
+    """Make torch deterministic and return the fastest device of this machine: cuda, mps or cpu.
+
+    Args:
+        threads: of the CPU. Never the number of its cores: sums in another order are other numbers.
+    """
+    torch.set_num_threads(threads)
+    _keep_freed_memory()
     # The same as use_deterministic_algorithms(True), which imports the compiler too (1 s).
     torch.set_deterministic_debug_mode("error")
     # That would fill all new memory too, lest something read it unwritten: nothing here does, and a
@@ -192,3 +206,15 @@ def start_torch() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what a step frees: the next step takes it again.
+
+    Otherwise it goes back to the system, and comes back page by page: 7,000 page faults were a
+    third of a step of `lstm` (docs/lab-notebook.md). Elsewhere than on Linux nothing is done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        for option, value in ((M_MMAP_THRESHOLD, KEPT_BYTES // 8), (M_TRIM_THRESHOLD, KEPT_BYTES)):
+            mallopt(option, value)

@@ -56,8 +56,18 @@ class Model(LanguageModel):
         answers = [member(ids_BT, s) for member, s in zip(self.members, states, strict=True)]
         log_p_KBTV = torch.stack([logits.log_softmax(dim=-1) for logits, _ in answers])
         weights_K111 = self.get_buffer("weights_K")[:, None, None, None]
-        if self.mixing == "linear":
-            logits_BTV = torch.logsumexp(log_p_KBTV + weights_K111.log(), dim=0)
-        else:
-            logits_BTV = (log_p_KBTV * weights_K111).sum(dim=0)
+        logits_BTV = combine(log_p_KBTV, weights_K111, self.mixing)
         return logits_BTV, tuple(state for _, state in answers)
+
+
+def combine(log_p: Tensor, weights: Tensor, mixing: str) -> Tensor:
+    """Return the logits of an ensemble.
+
+    Args:
+        log_p: log-probabilities of every symbol; the members in the first dimension.
+        weights: of the members, one each, with as many dimensions.
+        mixing: linear or geometric.
+    """
+    if mixing == "linear":
+        return torch.logsumexp(log_p + weights.log(), dim=0)
+    return (log_p * weights).sum(dim=0)

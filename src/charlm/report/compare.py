@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from charlm.files import write_text
 from charlm.report.leaderboard import HELD_OUT
 
 WORKSPACE = "workspace"
+LOSSES = "reports/validation_bits_per_char.json"
 LEADERBOARD, CURVES, REPORT = (
     f"reports/{name}" for name in ("leaderboard.json", "curves.json", "report.html")
 )
@@ -168,12 +171,35 @@ def as_text(first: Revision, second: Revision) -> list[str]:
         f"{key}: {before} -> {after}"
         for key, before, after in changed_parameters(first.params, second.params)
     ]
-    for row in changed_losses(first, second):
-        before, after, difference = row["validation"]
-        losses = " -> ".join("-" if bits is None else f"{bits:.4f}" for bits in (before, after))
-        gain = "" if difference is None else f" ({difference:+.4f})"
-        lines.append(f"{row['model']}: validation {losses} bits per character{gain}")
+    lines += [_line(row["model"], *row["validation"][:2]) for row in changed_losses(first, second)]
     return lines or ["nothing differs"]
+
+
+def _line(name: str, before: float | None, after: float | None) -> str:
+    """Return a change of a model's validation loss for a terminal."""
+    losses = " -> ".join("-" if bits is None else f"{bits:.4f}" for bits in (before, after))
+    gain = "" if before is None or after is None else f" ({after - before:+.4f})"
+    return f"{name}: validation {losses} bits per character{gain}"
+
+
+def since_baseline(now: dict[str, float]) -> list[str]:
+    """Return a line for each model whose loss is not that of the commit that this started from.
+
+    That is the baseline of an experiment, or the last commit. Where there is none, or git knows no
+    losses of it, there are no lines.
+
+    Args:
+        now: validation bits per character, streaming, by model.
+    """
+    revision = os.environ.get("DVC_EXP_BASELINE_REV") or "HEAD"
+    command = ["git", "show", f"{revision}:./{LOSSES}"]
+    try:
+        shown = subprocess.run(command, capture_output=True, check=True, timeout=10).stdout
+        before = dict(json.loads(shown))
+    except (OSError, ValueError, TypeError, subprocess.SubprocessError):
+        return []
+    names = [name for name in now | before if before.get(name) != now.get(name)]
+    return [_line(name, before.get(name), now.get(name)) for name in names]
 
 
 def as_html(first: Revision, second: Revision) -> str:

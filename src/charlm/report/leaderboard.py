@@ -5,7 +5,7 @@ Nothing is measured here. Losses are in bits per character, with nats beside the
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,7 +13,7 @@ from typing import Any
 
 from charlm.data.encoding import DIGESTS, SPLITS
 from charlm.errors import UserError
-from charlm.files import read_json
+from charlm.files import read_array, read_json
 from charlm.timings import training_key
 
 HELD_OUT = (*SPLITS[1:], "holdout")
@@ -41,7 +41,7 @@ class Result:
         name: of its folder.
         metrics: content of metrics.json.
         sample: the drawn text.
-        excerpt: content of excerpt.json.
+        excerpt: as `charlm.evaluation.metrics.excerpt` returns it.
         curve: rows of curve.csv; none for an ensemble, and for a model that only counts.
         activations: content of activations.json; {} likewise.
         ensemble: content of ensemble.json; None for a run.
@@ -65,28 +65,30 @@ class Result:
         return [member["name"] for member in self.ensemble["members"]] if self.ensemble else []
 
 
-def read_result(results: Path, name: str, repeats: Iterable[str] = ()) -> Result:
+def read_result(
+    results: Path, name: str, excerpt: Callable[[Any], dict[str, Any]], repeats: Iterable[str] = ()
+) -> Result:
     """Read the results of a run or an ensemble.
 
     Args:
         results: the folder with NAME/metrics.json and more.
         name: of the run or the ensemble.
+        excerpt: makes an excerpt of the log-probabilities.
         repeats: names of runs that differ from it by their seed alone.
 
     Raises:
         UserError: a file that every result has is missing, or a file is damaged.
     """
     folder = results / name
-    metrics, excerpt = (read_json(folder / f"{content}.json") for content in ("metrics", "excerpt"))
     return Result(
         name=name,
-        metrics=metrics,
+        metrics=read_json(folder / "metrics.json"),
         sample=_read_sample(folder / "sample.txt"),
-        excerpt=excerpt,
+        excerpt=excerpt(read_array(folder / "log_probabilities.npy")),
         curve=read_curve(folder / "curve.csv"),
         activations=_read_if_there(folder / "activations.json") or {},
         ensemble=_read_if_there(folder / "ensemble.json"),
-        dynamic=_read_if_there(folder / "dynamic.json"),
+        dynamic=_read_if_there(folder / "dynamic.json") or None,
         repeats=[read_json(results / repeat / "metrics.json") for repeat in repeats],
     )
 
@@ -134,7 +136,7 @@ def rank(results: list[Result], seconds: dict[str, float]) -> list[Row]:
             "members": result.members,
             "parameters": result.metrics["parameters"],
             "context_length": result.metrics["context_length"],
-            **{protocol: _losses(result.metrics[protocol]) for protocol in PROTOCOLS},
+            **{protocol: _losses(result.metrics.get(protocol)) for protocol in PROTOCOLS},
             "over_seeds": over_seeds([result.metrics, *result.repeats]),
             "training_seconds": total_seconds(result.name, members, seconds),
         }
@@ -143,8 +145,10 @@ def rank(results: list[Result], seconds: dict[str, float]) -> list[Row]:
     return sorted(rows, key=lambda row: row["streaming"]["validation"]["nats_per_char"])
 
 
-def _losses(parts: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Return the two units of loss of each part that is held out."""
+def _losses(parts: dict[str, dict[str, float]] | None) -> dict[str, dict[str, float]] | None:
+    """Return the two units of loss of each part that is held out; None if it was not scored so."""
+    if parts is None:
+        return None
     units = ("nats_per_char", "bits_per_char")
     return {part: {unit: parts[part][unit] for unit in units} for part in HELD_OUT}
 

@@ -46,7 +46,7 @@ def as_text(rows: list[Row], local: Times, recorded: Times) -> str:
     marked = False
     for row in rows:
         losses = "  ".join(
-            f"{row[protocol][part]['bits_per_char']:<{_width(heading)}.4f}"
+            f"{_loss(row[protocol], part):<{_width(heading)}}"
             for heading, (protocol, part) in COLUMNS.items()
         )
         took, mark = total_seconds(row["model"], members, local.seconds), ""
@@ -56,6 +56,11 @@ def as_text(rows: list[Row], local: Times, recorded: Times) -> str:
         time = "-" if took is None else f"{format_seconds(took)}{mark}"
         lines.append(f"{row['model']:{width}}  {row['parameters']:10,}  {losses}  {time}")
     return "\n".join([*lines, _origins(local, recorded if marked else Times({}, ""))])
+
+
+def _loss(parts: dict[str, dict[str, float]] | None, part: str) -> str:
+    """Return a loss; an ensemble is scored streaming only."""
+    return f"{parts[part]['bits_per_char']:.4f}" if parts else "-"
 
 
 def _width(heading: str) -> int:

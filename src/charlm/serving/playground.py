@@ -294,8 +294,6 @@ def main(host: str, port: int) -> None:
         local = ipaddress.ip_address(address).is_loopback
         hosts = ("localhost", "127.0.0.1", "[::1]", address) if local else ("*",)
         device = start_torch()
-        # Models that write at once, on threads that fight for the same cores, slow each other.
-        torch.set_num_threads(1)
         api = app(MODELS, RESULTS, settings, device, hosts, lambda: server.should_exit)
         server = uvicorn.Server(uvicorn.Config(api, log_level="error", timeout_graceful_shutdown=1))
         name = f"[{address}]" if ":" in address else address

@@ -66,7 +66,7 @@ class Job:
 
     def __init__(self, run: "Run", text: Text, seconds: float) -> None:
         self.run = run
-        self.ranks, self.device = distributed.start(start_torch())
+        self.ranks, self.device = distributed.start(start_torch(run.training.threads))
         self.config = saved_model.Config.of(run, text.symbols)
         torch.manual_seed(run.seed)
         self.model = memory.build(run.name, self.config).to(self.device)
@@ -129,8 +129,12 @@ class Job:
         )
         self.resumed = self.trainer.progress.step
 
-    def fit(self, on_point: Callable[[Point], None]) -> None:
+    def fit(self, on_point: Callable[[Point], None], results: Path) -> None:
         """Train the model; it takes no steps if it only counts.
+
+        Args:
+            on_point: called with each point of the loss curve.
+            results: folder whose curve.csv grows with each point, so that it can be plotted.
 
         Raises:
             UserError: the loss is not a finite number.
@@ -139,8 +143,16 @@ class Job:
         if self.trainer is None:
             return
         started = time.perf_counter()
-        with self._shown() as on_steps:
-            self.curve = self.trainer.fit(on_point, on_steps)
+        so_far: list[Point] = []
+
+        def see(point: Point) -> None:
+            so_far.append(point)
+            if self.first:
+                write_text(results / "curve.csv", table(so_far))
+            on_point(point)
+
+        with self._shown(so_far) as on_steps:
+            self.curve = self.trainer.fit(see, on_steps)
         self.seconds += time.perf_counter() - started
         self._look("trained")
 
@@ -164,14 +176,19 @@ class Job:
         self.activations[when] = activations.statistics(self.model, self._looked_N, block)
 
     @contextmanager
-    def _shown(self) -> "Iterator[Callable[[int, float], None]]":
-        """Show the progress of the training; yield what moves it on."""
+    def _shown(self, so_far: list[Point]) -> "Iterator[Callable[[int, float], None]]":
+        """Show the progress of the training; yield what moves it on.
+
+        Args:
+            so_far: the points of the loss curve, which grow.
+        """
         per_step = self.run.training.characters_per_step(len(self.train_N))
         with progress(self.steps * per_step, "char", self.run.name, self.first) as bar:
 
             def on_steps(count: int, nats: float) -> None:
                 step = bar.n // per_step + count
-                bar.set_postfix_str(f"step {step:,}/{self.steps:,}, {nats:.3f} nats", False)
+                seen = f", validation {so_far[-1].validation_nats:.3f}" if so_far else ""
+                bar.set_postfix_str(f"step {step:,}/{self.steps:,}, {nats:.3f} nats{seen}", False)
                 bar.update(count * per_step)
 
             yield on_steps

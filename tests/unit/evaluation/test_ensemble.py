@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm import models, saved_model
+from charlm.data.encoding import SPLITS
 from charlm.evaluation import ensemble, loss
+from charlm.files import write_array
 from stages import ensemble as stage
 from tests.workspace import PROJECT, encode_text
 from tests.zoo import SMOKE, config
@@ -80,15 +82,57 @@ def test_an_ensemble_is_its_formula_over_its_members(way):
     assert model.parameter_count == sum(m.parameter_count for m in model.members) + 2
 
 
-def test_log_probabilities_are_those_that_streaming_scores(corpus_ids):
+@pytest.mark.parametrize("name", ["lstm", "gpt", "kneser_ney"])
+def test_log_probabilities_are_those_that_streaming_scores_and_those_of_a_carried_state(
+    name, corpus_ids
+):
     torch.manual_seed(0)
-    model = models.build("lstm", 65, 8, SMOKE.run("lstm").architecture).eval()
-    ids = corpus_ids["validation"][:20_001]
-    found = loss.log_probabilities(model, ids)
-    nats, _ = loss.streaming(model, ids)
-    targets = ids[1:].long()
-    assert found.exp().sum(-1) == pytest.approx(torch.ones(20_000, dtype=torch.float64))
-    torch.testing.assert_close(-found[range(20_000), targets], nats, atol=1e-5, rtol=1e-5)
+    block = SMOKE.run(name).training.block
+    model = models.build(SMOKE.run(name).model, 65, block, SMOKE.run(name).architecture)
+    model.prepare(corpus_ids["train"][:50_000])
+    model.eval()
+    ids = corpus_ids["validation"][:10_001]
+    rows = torch.empty(10_000, 65, dtype=torch.float16)
+    nats, _ = loss.streaming(model, ids, rows_RV=rows)
+    found = rows.double()
+    assert found.exp().sum(-1) == pytest.approx(torch.ones(10_000, dtype=torch.float64), abs=3e-3)
+    torch.testing.assert_close(-found[range(10_000), ids[1:].long()], nats, atol=0, rtol=1e-3)
+    carried = model(ids[None, :-1].long())[0][0].log_softmax(-1)
+    torch.testing.assert_close(found, carried.double(), atol=1e-3, rtol=1e-3)
+
+
+def test_rows_end_where_the_room_does(corpus_ids):
+    model = models.build("bigram", 65, 8, {}).eval()
+    rows = torch.full((100, 65), 7.0, dtype=torch.float16)
+    whole, _ = loss.streaming(model, corpus_ids["validation"][:20_001])
+    nats, _ = loss.streaming(model, corpus_ids["validation"][:20_001], rows_RV=rows)
+    assert torch.equal(whole, nats)
+    assert (rows < 0).all()
+
+
+@pytest.mark.parametrize("mixing", ["linear", "geometric"])
+def test_scores_by_arithmetic_are_those_of_the_model(mixing, corpus_ids):
+    torch.manual_seed(0)
+    ids = corpus_ids["validation"][:9_001]
+    described = [
+        {"model": name, "block": 8, "architecture": SMOKE.run(name).architecture}
+        for name in ("lstm", "bigram")
+    ]
+    settings = {"mixing": mixing, "members": described}
+    model = models.build("ensemble", 65, 8, settings).eval()
+    model.register_buffer("weights_K", torch.tensor([0.25, 0.75]))
+    rows = torch.empty(2, 9_000, 65, dtype=torch.float16)
+    for member, rows_NV in zip(model.members, rows, strict=True):
+        loss.streaming(member, ids, rows_RV=rows_NV)
+    mine = torch.empty(9_000, 65, dtype=torch.float16)
+    targets = ids[1:].numpy()
+    nats, _ = ensemble.scores(rows.numpy(), targets, np.array([0.25, 0.75]), mixing, mine)
+    theirs, _ = loss.streaming(model, ids)
+    torch.testing.assert_close(nats, theirs, atol=2e-3, rtol=1e-3)
+    assert float(nats.mean()) == pytest.approx(float(theirs.mean()), abs=1e-4)
+    torch.testing.assert_close(
+        -mine[range(9_000), ids[1:].long()].double(), nats, atol=0, rtol=1e-3
+    )
 
 
 def test_the_stage_puts_together_what_is_there(tmp_path, monkeypatch, corpus_text):
@@ -110,6 +154,12 @@ def test_the_stage_puts_together_what_is_there(tmp_path, monkeypatch, corpus_tex
         model = config(name, symbols, 8).build()
         model.prepare(torch.tensor(np.load("data/encoded/train.npy")))
         saved_model.save(tmp_path / "models" / name, model, config(name, symbols, 8))
+        # Of the bigram evaluation kept nothing: it reads the holdout again.
+        holdout = torch.tensor(np.concatenate([np.load(f"data/encoded/{s}.npy") for s in SPLITS]))
+        first = len(np.load("data/encoded/train.npy")) - 1
+        rows = torch.empty(0 if name == "bigram" else 3_000, len(symbols), dtype=torch.float16)
+        loss.streaming(model.eval(), holdout[first:], rows_RV=rows)
+        write_array(tmp_path / "results" / name / "log_probabilities.npy", rows.numpy())
     for name in ("mixture", "twice"):
         result = CliRunner().invoke(stage.main, ["--model", name])
         assert result.exit_code == 0, result.output

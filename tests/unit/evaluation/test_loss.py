@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from charlm import models
-from charlm.evaluation import loss
+from charlm.evaluation import loss, metrics
 from tests.zoo import build
 
 VOCABULARY = 7
@@ -99,15 +99,20 @@ def test_the_published_holdout_is_111540_targets(corpus_ids):
 
 
 @pytest.mark.parametrize("name", ["lstm", "bigram", "kneser_ney"])
-def test_a_passage_costs_what_streaming_says_and_shows_the_best_guesses(name):
+def test_an_excerpt_costs_what_streaming_says_and_shows_the_best_guesses(name, monkeypatch):
+    monkeypatch.setattr(metrics, "BEFORE", 10)
     model, _ = build(name, VOCABULARY, 8)
     ids = torch.randint(VOCABULARY, (31,))
-    nats, right = loss.streaming(model, ids)
-    bits, guesses, shares = loss.excerpt(model, ids, 10, 5)
-    assert bits.shape == (20,)
-    assert guesses.shape == shares.shape == (20, 5)
-    torch.testing.assert_close(bits * math.log(2), nats[10:], rtol=1e-5, atol=1e-6)
-    # Symbols may be equally likely: the first guess has the best probability all the same.
-    torch.testing.assert_close(shares[right[10:], 0], 2 ** -bits[right[10:]])
-    assert (shares.diff(dim=1) <= 0).all()
-    assert (shares.sum(1) <= 1 + 1e-9).all()
+    rows = torch.empty(30, VOCABULARY, dtype=torch.float16)
+    nats, right = loss.streaming(model, ids, rows_RV=rows)
+    symbols = "".join(chr(97 + place) for place in range(VOCABULARY))
+    found = metrics.excerpt(rows.numpy(), ids[1:].numpy(), symbols, 20)
+    assert found["text"] == "".join(symbols[place] for place in ids[11:])
+    assert found["bits"] == pytest.approx(nats[10:].numpy() / math.log(2), abs=0.015)
+    likely = [row[0] == symbol for row, symbol in zip(found["guesses"], found["text"], strict=True)]
+    assert sum(likely) <= int(right[10:].sum())  # symbols may be equally likely
+    for guesses, percent in zip(found["guesses"], found["percent"], strict=True):
+        assert len(guesses) == len(percent) == min(5, VOCABULARY)
+        assert percent == sorted(percent, reverse=True)
+    whole = metrics.excerpt(rows.numpy(), ids[1:].numpy(), symbols, 700)
+    assert len(whole["text"]) == 30

@@ -80,7 +80,7 @@ def test_a_revision_of_no_project_or_without_results_is_one_line(tmp_path, monke
 
 def commit(root, dvc):
     """Commit all of `root` to a new git repository; DVC is initialised in its folder `dvc`."""
-    (root / dvc / ".dvc").mkdir()
+    (root / dvc / ".dvc").mkdir(exist_ok=True)
     (root / dvc / ".dvc/config").touch()
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     for command in (["init", "-q"], ["add", "-A", "-f"], [*who, "commit", "-q", "-m", "results"]):
@@ -101,3 +101,26 @@ def test_a_project_may_be_a_subfolder_of_its_git_repository(dvc, tmp_path, monke
     assert compare.read("workspace").params == {"scale": "full"}
     with pytest.raises(UserError, match="nowhere: unknown Git revision"):
         compare.read("nowhere")
+
+
+def test_an_experiment_ends_with_what_it_changed(tmp_path, monkeypatch):
+    for key in ("DVC_EXP_BASELINE_REV", "GIT_DIR"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.chdir(tmp_path)
+    now = {"a": 2.0, "b": 3.0, "new": 1.0}
+    assert compare.since_baseline(now) == []  # no repository
+    before = {"a": 2.0, "b": 3.25, "gone": 4.0}
+    commit(tmp_path, ".")
+    assert compare.since_baseline(now) == []  # nothing was ever measured
+    path = tmp_path / compare.LOSSES
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(before))
+    commit(tmp_path, ".")
+    expected = [
+        "b: validation 3.2500 -> 3.0000 bits per character (-0.2500)",
+        "new: validation - -> 1.0000 bits per character",
+        "gone: validation 4.0000 -> - bits per character",
+    ]
+    assert compare.since_baseline(now) == expected
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "nonsense")
+    assert compare.since_baseline(now) == []

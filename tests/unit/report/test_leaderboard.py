@@ -1,12 +1,22 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from charlm.errors import UserError
-from charlm.report import leaderboard
+from charlm.files import write_array
+from charlm.report import leaderboard, summary
 from charlm.timings import training_key
-from tests.unit.report.examples import ENTROPY, LEAF, RESULTS, ensemble, metrics, result
+from tests.unit.report.examples import (
+    ENTROPY,
+    LEAF,
+    NO_TIMES,
+    RESULTS,
+    ensemble,
+    metrics,
+    result,
+)
 
 
 def test_the_best_streaming_validation_loss_comes_first():
@@ -120,13 +130,34 @@ def test_without_counts_of_single_symbols_there_is_no_such_bar():
     assert "symbol frequencies" not in [bar.name for bar in bars]
 
 
+def excerpt(log_p_RV):
+    return {"characters": len(log_p_RV)}
+
+
+def test_an_ensemble_has_no_windows_of_its_own():
+    content = metrics(1.0)
+    del content["windowed"], content["windowed_256"]
+    (row,) = leaderboard.rank([result("both", 1.0, metrics=content)], {})
+    assert row["windowed"] is row["windowed_256"] is None
+    assert row["streaming"]["validation"]["nats_per_char"] == 1.0
+    assert "  -  " in summary.as_text([row], NO_TIMES, NO_TIMES)
+
+
 def test_missing_and_damaged_results_are_named(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.json is missing.*dvc repro"):
-        leaderboard.read_result(tmp_path, "a")
+        leaderboard.read_result(tmp_path, "a", excerpt)
     write(tmp_path / "a/metrics.json", {})
-    write(tmp_path / "a/excerpt.json", {})
     with pytest.raises(UserError, match=r"sample\.txt cannot be read .*dvc repro"):
-        leaderboard.read_result(tmp_path, "a")
+        leaderboard.read_result(tmp_path, "a", excerpt)
+    (tmp_path / "a/sample.txt").write_text("a")
+    array = tmp_path / "a/log_probabilities.npy"
+    with pytest.raises(UserError, match=r"log_probabilities\.npy is missing.*dvc repro"):
+        leaderboard.read_result(tmp_path, "a", excerpt)
+    write_array(array, np.zeros((30, 65), dtype=np.float16))
+    for damaged in (array.read_bytes()[:200], b"", b"junk", array.read_bytes()[:60]):
+        array.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"log_probabilities\.npy is damaged.*dvc repro"):
+            leaderboard.read_result(tmp_path, "a", excerpt)
     for rows in ("1,x", "1", "1,2,3"):
         (tmp_path / "curve.csv").write_text(f"step,validation_nats\n{rows}\n")
         with pytest.raises(UserError, match=r"curve\.csv is damaged"):
@@ -136,22 +167,22 @@ def test_missing_and_damaged_results_are_named(tmp_path):
 def test_results_of_every_kind_are_read_in_one_way(tmp_path):
     folder = tmp_path / "a"
     write(folder / "metrics.json", {"parameters": 3})
-    write(folder / "excerpt.json", {"text": "a"})
+    write_array(folder / "log_probabilities.npy", np.zeros((2, 3), dtype=np.float16))
     write(tmp_path / "a_2/metrics.json", {"parameters": 4})
     (folder / "sample.txt").write_text("a\r\nb", newline="")
-    plain = leaderboard.read_result(tmp_path, "a")
+    plain = leaderboard.read_result(tmp_path, "a", excerpt)
     assert (plain.name, plain.sample, plain.metrics) == ("a", "a\r\nb", {"parameters": 3})
     assert (plain.curve, plain.activations) == ([], {})
     assert (plain.ensemble, plain.dynamic, plain.members, plain.repeats) == (None, None, [], [])
     # A model that counts has a curve without points.
     (folder / "curve.csv").write_text("step,validation_nats\n")
     write(folder / "activations.json", {})
-    assert leaderboard.read_result(tmp_path, "a") == plain
+    assert leaderboard.read_result(tmp_path, "a", excerpt) == plain
     (folder / "curve.csv").write_text("step,validation_nats\n0,4.5\n10,3.5\n")
     write(folder / "activations.json", {"initial": {}})
     write(folder / "ensemble.json", {"members": [{"name": "b"}]})
     write(folder / "dynamic.json", {"every": 3})
-    full = leaderboard.read_result(tmp_path, "a", ["a_2"])
+    full = leaderboard.read_result(tmp_path, "a", excerpt, ["a_2"])
     assert full.curve[1] == {"step": 10.0, "validation_nats": 3.5}
     assert full.activations == {"initial": {}}
     assert full.members == ["b"]

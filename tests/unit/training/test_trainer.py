@@ -11,7 +11,6 @@ from charlm import models
 from charlm.entropy import counts_of_counts, estimators
 from charlm.errors import UserError
 from charlm.models.base import LanguageModel, detach
-from charlm.sampling import threads
 from charlm.training import activations, trainer
 from charlm.training.optimizer import learning_rate_at, make_optimizer
 from tests.workspace import PROJECT, at_scale
@@ -293,8 +292,11 @@ def test_one_thread_and_two_agree(name, tolerance, corpus_ids):
         torch.manual_seed(1)
         model = models.build(entry.model, 65, entry.training.block, entry.architecture)
         plan = entry.training.model_copy(update={"steps": 20, "warmup": 0})
-        with threads(count):
+        torch.set_num_threads(count)
+        try:
             fit(model, corpus_ids["train"], corpus_ids["validation"], plan, 2)
+        finally:
+            torch.set_num_threads(1)
         found.append(model.state_dict())
     first, second = found
     for key, tensor in first.items():

@@ -9,10 +9,9 @@ if $pip install --quiet "$(grep '^uv==' requirements.lock)" 2>/dev/null; then
   # uv does not read pip's settings.
   UV_FIND_LINKS=${UV_FIND_LINKS:-$(setting find-links)}
   UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$(setting index-url)}
-  SSL_CERT_FILE=${SSL_CERT_FILE:-$(setting cert)}
-  for name in UV_FIND_LINKS UV_DEFAULT_INDEX SSL_CERT_FILE; do
-    eval "[ -n \"\$$name\" ] && export $name || unset $name"
-  done
+  [ -n "$UV_FIND_LINKS" ] && export UV_FIND_LINKS || unset UV_FIND_LINKS
+  [ -n "$UV_DEFAULT_INDEX" ] && export UV_DEFAULT_INDEX || unset UV_DEFAULT_INDEX
+  export UV_SYSTEM_CERTS=true
   .venv/bin/uv pip install --quiet --python "$python" "$@" && exit
   echo "uv could not install: pip tries" >&2
 fi

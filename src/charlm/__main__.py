@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
         "summary": ("charlm.report.summary", "Print the leaderboard."),
         "play": ("charlm.serving.playground", "Open a page where models write side by side."),
+        "experiments": ("charlm.experiments", "Show experiments: losses and what was changed."),
         "compare": ("charlm.report.compare", "Put two revisions side by side."),
         "ladder": ("charlm.ladder", "Show how averaging becomes self-attention."),
     },

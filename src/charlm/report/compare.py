@@ -18,6 +18,9 @@ from charlm.files import write_text
 from charlm.report.leaderboard import HELD_OUT
 
 WORKSPACE = "workspace"
+VISIBLE = 5e-5
+"""Bits per character: a difference that four digits show."""
+
 LOSSES = "reports/validation_bits_per_char.json"
 LEADERBOARD, CURVES, REPORT = (
     f"reports/{name}" for name in ("leaderboard.json", "curves.json", "report.html")
@@ -186,7 +189,7 @@ def since_baseline(now: dict[str, float]) -> list[str]:
     """Return a line for each model whose loss is not that of the commit that this started from.
 
     That is the baseline of an experiment, or the last commit. Where there is none, or git knows no
-    losses of it, there are no lines.
+    losses of it, there are no lines. Rounding, on another kind of processor, is no difference.
 
     Args:
         now: validation bits per character, streaming, by model.
@@ -198,8 +201,12 @@ def since_baseline(now: dict[str, float]) -> list[str]:
         before = dict(json.loads(shown))
     except (OSError, ValueError, TypeError, subprocess.SubprocessError):
         return []
-    names = [name for name in now | before if before.get(name) != now.get(name)]
-    return [_line(name, before.get(name), now.get(name)) for name in names]
+    pairs = {name: (before.get(name), now.get(name)) for name in now | before}
+    return [
+        _line(name, old, new)
+        for name, (old, new) in pairs.items()
+        if old is None or new is None or abs(new - old) >= VISIBLE
+    ]
 
 
 def as_html(first: Revision, second: Revision) -> str:

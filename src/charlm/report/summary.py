@@ -96,7 +96,7 @@ def main() -> None:
         "  make ui                                  every run in MLflow\n"
         "  source .venv/bin/activate                then a first experiment, and how it compares:\n"
         "  dvc exp run -S models.bigram.quick.steps=20000\n"
-        "  dvc exp show --only-changed"
+        "  charlm experiments"
     )
 
 

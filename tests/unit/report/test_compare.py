@@ -109,7 +109,7 @@ def test_an_experiment_ends_with_what_it_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     now = {"a": 2.0, "b": 3.0, "new": 1.0}
     assert compare.since_baseline(now) == []  # no repository
-    before = {"a": 2.0, "b": 3.25, "gone": 4.0}
+    before = {"a": 2.00001, "b": 3.25, "gone": 4.0}
     commit(tmp_path, ".")
     assert compare.since_baseline(now) == []  # nothing was ever measured
     path = tmp_path / compare.LOSSES

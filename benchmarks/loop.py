@@ -1,0 +1,132 @@
+"""How long people wait: `python -m benchmarks.loop` writes benchmarks/loop.json.
+
+This revision beside the one before stages ran side by side (d491246, or a revision given), each in
+a clone of its own, one after the other, with the environment that is active here:
+
+- the pipeline from nothing: `charlm repro` here, `dvc repro` there, without installation;
+- `dvc repro` with nothing to do;
+- an experiment on `lstm`, and what of it is not training. Here dynamic evaluation is left out, as
+  docs/experiments.md shows: there it cannot be;
+- by simulation from the stages' seconds, the pipeline on four and on eight cores.
+
+Nothing else should run. It takes half an hour.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import stages  # puts this copy's src first
+from benchmarks.machine import machine
+from charlm.files import write_json
+from charlm.models.base import start_torch
+from charlm.repro import command
+from charlm.repro.schedule import Schedule, Task
+
+ROOT = Path(stages.__file__).parent.parent
+OUTPUT = ROOT / "benchmarks/loop.json"
+BEFORE = "d491246"
+EXPERIMENT = ["dvc", "exp", "run", "-S", "models.lstm.quick.steps=1000"]
+
+
+def clone(folder: Path, revision: str) -> Path:
+    """Return a clone of the project at a revision, with what lies beside the project beside it."""
+    project = folder / revision / "charlm"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(project)], check=True)
+    subprocess.run(["git", "checkout", "-q", revision], cwd=project, check=True)
+    for key, value in (("user.name", "A Newcomer"), ("user.email", "new@example.org")):
+        subprocess.run(["git", "config", key, value], cwd=project, check=True)
+    if (ROOT.parent / "shared").is_dir():
+        (project.parent / "shared").symlink_to(ROOT.parent / "shared")
+    return project
+
+
+def timed(project: Path, *words: str) -> tuple[float, str]:
+    """Return the seconds of a command in a clone, and what it printed."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(project / "src")}
+    started = time.perf_counter()
+    done = subprocess.run(
+        words,
+        cwd=project,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} gave {done.returncode}:\n{done.stdout[-3000:]}")
+    return seconds, done.stdout
+
+
+def measure(project: Path, pipeline: list[str], options: list[str]) -> dict[str, Any]:
+    """Measure one revision."""
+    whole, _ = timed(project, *pipeline)
+    print(f"{project.parent.name}: pipeline {whole:.0f} s", flush=True)
+    nothing = min(timed(project, "dvc", "repro", "-q")[0] for _ in range(3))
+    subprocess.run(["git", "commit", "-qam", "results", "--allow-empty"], cwd=project, check=True)
+    seconds, output = timed(project, *EXPERIMENT, *options)
+    (training,) = re.findall(r"lstm: 1,000 steps in ([0-9.]+) s", output)
+    found = {
+        "pipeline_s": round(whole, 1),
+        "nothing_to_do_s": round(nothing, 2),
+        "experiment_s": round(seconds, 1),
+        "experiment_beyond_training_s": round(seconds - float(training), 1),
+    }
+    print(found, flush=True)
+    return found
+
+
+def simulated(project: Path, cores: int) -> float:
+    """Return the seconds of the pipeline on so many cores, were each stage as long as it was."""
+    os.chdir(project)
+    seconds = json.loads(command.SECONDS.read_text(encoding="utf-8"))
+    shutil.rmtree("models")  # so that everything is to be run
+    tasks = [
+        Task(task.name, task.needs, task.threads, seconds[task.name])
+        for task in command.stages_to_run(())
+    ]
+    schedule, now, ends = Schedule(tasks, cores), 0.0, dict[str, float]()
+    while schedule.active:
+        for task in schedule.start():
+            ends[task.name] = now + task.seconds
+        first = min(ends, key=lambda name: ends[name])
+        now = ends.pop(first)
+        schedule.done(first)
+    return now
+
+
+def main() -> None:
+    """Measure both and write them with their ratios."""
+    before = sys.argv[1] if len(sys.argv) > 1 else BEFORE
+    with tempfile.TemporaryDirectory() as scratch:
+        here = clone(Path(scratch), "HEAD")
+        ours = measure(
+            here, [sys.executable, "-m", "charlm.repro"], ["-S", "dynamic_evaluation=false"]
+        )
+        theirs = measure(clone(Path(scratch), before), ["dvc", "repro"], [])
+        by_cores = {str(n): round(simulated(here, n), 1) for n in (1, 2, 4, 8)}
+        os.chdir(ROOT)
+    record = {
+        "command": f"python -m benchmarks.loop {before}",
+        "machine": machine(start_torch()),
+        "before": theirs,
+        "now": ours,
+        "ratio": {key: round(ours[key] / theirs[key], 2) for key in ours},
+        "simulated_pipeline_s_by_cores": by_cores,
+    }
+    write_json(OUTPUT, record)
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

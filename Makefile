@@ -3,6 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# An environment has the path of its project inside: one that was moved or copied would run the other's code.
+made_in := $(shell [ -L .venv ] || cat .venv/.installed 2>/dev/null)
+ifneq ($(made_in),)
+ifneq ($(made_in),$(CURDIR))
+$(info .venv was made in $(made_in): it is made anew)
+$(shell rm -rf .venv)
+endif
+endif
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test lint smoke ui play track serve server torture sweep walk services screenshots published-long compress
 
@@ -80,4 +88,4 @@ setup: .venv/.installed  ## make .venv and install everything (the others call t
 	@$(PYTHON) -m venv .venv
 	@sh tools/install.sh -r requirements.lock
 	@sh tools/install.sh --no-deps --no-build-isolation --editable .
-	@touch $@
+	@echo "$(CURDIR)" > $@

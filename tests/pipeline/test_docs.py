@@ -156,7 +156,7 @@ def committed(name: str) -> Any:
 
 def cell(leaf: dict[str, float] | None) -> str:
     if leaf is None:
-        return "–"  # an ensemble has no windows
+        return "\N{EN DASH}"  # an ensemble has no windows
     return f"{leaf['bits_per_char']:.4f} ({leaf['nats_per_char']:.4f})"
 
 
@@ -188,3 +188,21 @@ def test_the_table_of_verdicts_is_the_committed_one():
 
 def test_readme_fits_two_screens():
     assert len((PROJECT / "README.md").read_text().splitlines()) <= 180
+
+
+def test_an_environment_of_another_folder_is_made_anew(tmp_path):
+    (tmp_path / "Makefile").write_text((PROJECT / "Makefile").read_text())
+    stamp = tmp_path / ".venv/.installed"
+
+    def make() -> str:
+        done = subprocess.run(["make"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    for content in ("", f"{tmp_path.resolve()}\n"):
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.write_text(content)
+        assert "made in" not in make()
+        assert stamp.exists()
+    stamp.write_text("/elsewhere\n")
+    assert ".venv was made in /elsewhere: it is made anew" in make()
+    assert not stamp.parent.exists()

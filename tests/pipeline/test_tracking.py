@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from charlm import tracking
 from charlm.tracking.client import _surroundings as surroundings
+from charlm.tracking.client import warn
 from charlm.training.trainer import Point
 from tests.workspace import PROJECT, run
 
@@ -313,3 +315,39 @@ def test_a_dirty_tree_is_told_from_what_the_pipeline_writes(tmp_path):
     assert surroundings(tmp_path)["git.dirty"] == "false"
     (tmp_path / "params.yaml").write_text("2")
     assert surroundings(tmp_path)["git.dirty"] == "true"
+
+
+def test_what_is_left_sending_holds_nothing_of_the_callers(tmp_path):
+    """`make repro 2>&1 | tee log` ends with the training, even where a server never answers."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        code = (
+            "from charlm.tracking import Tracker; from pathlib import Path; import os, time;"
+            f"tracker = Tracker('shakespeare', Path({str(tmp_path)!r}));"
+            "tracker.start('lstm', {}, {}, {'name': 'a', 'digest': 'b', 'source': 'c'});"
+            "print('done', tracker._process.pid, flush=True); os._exit(0)"
+        )
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            timeout=30,  # a run returns when nobody holds its output any more
+        )
+    assert done.stdout.startswith("done ")
+    psutil.Process(int(done.stdout.split()[1])).kill()
+
+
+def test_a_database_of_an_earlier_mlflow_is_one_whole_line(capfd):
+    warn(
+        "Detected out-of-date database schema (found version 1, but expected 2). Take a backup of "
+        "your database, then run 'mlflow db upgrade <database_uri>' to migrate" + " your" * 100
+    )
+    line = capfd.readouterr().err
+    assert "mlflow db upgrade sqlite:///mlflow.db" in line
+    assert "<database_uri>" not in line
+    assert line.count("\n") == 1

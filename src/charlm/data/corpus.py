@@ -1,12 +1,12 @@
 """The corpus: taken from the first source that answers, verified, written atomically."""
 
 import hashlib
-import urllib.error
-import urllib.request
+import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
 
 from charlm.errors import UserError
 from charlm.files import writing
@@ -18,22 +18,18 @@ DVC wants a dependency to be an existing file, so an empty file stands for nothi
 """
 
 TIMEOUT_S = 20.0
+SLOWEST = 1000
+"""Bytes a second, on average, below which an address is given up after `TIMEOUT_S`."""
+
+MOST_BYTES = 1 << 36
+"""Of an answer whose size nobody said: an endless one would fill the disk."""
+
 CHUNK_BYTES = 1 << 16
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class _SourceError(Exception):
     """Why one source did not give the corpus."""
-
-
-class _SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to addresses that would have been accepted in the first place."""
-
-    def redirect_request(
-        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, url: str
-    ) -> Any:
-        _check_address(url)
-        return super().redirect_request(req, fp, code, msg, headers, url)
 
 
 def fetch(
@@ -71,7 +67,10 @@ def fetch(
     reasons = []
     for source in sources:
         try:
-            chunks = _read_address(source) if "://" in source else _read_file(root / source)
+            if "://" in source:
+                chunks = _read_address(source, any_content=expected_sha256 is None)
+            else:
+                chunks = _read_file(root / source)
             return source, _receive(chunks, destination, expected_bytes, expected_sha256, advance)
         except _SourceError as error:
             reasons.append(f"  {source}: {error}")
@@ -85,22 +84,71 @@ def fetch(
 
 def _check_address(address: str) -> None:
     """Refuse what could be changed on its way."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise _SourceError(f"not an address ({error})") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise _SourceError("only https addresses are fetched")
 
 
-def _read_address(address: str) -> Iterator[bytes]:
+def _read_address(address: str, any_content: bool) -> Iterator[bytes]:
+    """Yield what an address answers.
+
+    Args:
+        address: it, and all that it redirects to, must be of a kind that is fetched.
+        any_content: whether no checksum will tell a page about the text from the text.
+    """
+    import requests  # takes as long to import as the rest of the stage
+    import urllib3
+
+    class SecureRedirects(requests.Session):
+        """Follows redirects to addresses that would have been accepted in the first place."""
+
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            if target is not None:
+                _check_address(urljoin(resp.url, target))
+            return target
+
     _check_address(address)
-    opener = urllib.request.build_opener(_SecureRedirects)
+    started, size = time.monotonic(), 0
     try:
-        with opener.open(address, timeout=TIMEOUT_S) as answer:
-            yield from _chunks(answer)
-    except urllib.error.HTTPError as error:
-        raise _SourceError(f"HTTP {error.code} {error.reason}") from None
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise _SourceError(f"no answer ({reason})") from None
+        with (
+            SecureRedirects() as session,
+            session.get(address, stream=True, timeout=TIMEOUT_S) as answer,
+        ):
+            if not answer.ok:
+                raise _SourceError(f"HTTP {answer.status_code} {answer.reason}")
+            kind = answer.headers.get("Content-Type", "")
+            if any_content and kind.startswith("text/html"):
+                raise _SourceError("a web page, not a text: give the address of the file itself")
+            # What has come is taken at once, so that a slow answer is seen to be slow.
+            while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=True):
+                size += len(chunk)
+                took = time.monotonic() - started
+                if took > TIMEOUT_S and size < SLOWEST * took:
+                    raise _SourceError(f"too slow: {size:,} bytes in {took:.0f} s")
+                if size > MOST_BYTES:
+                    raise _SourceError(f"no end after {MOST_BYTES:,} bytes")
+                yield chunk
+    except requests.TooManyRedirects:
+        raise _SourceError("redirects without an end") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise _SourceError(_reason(error, size)) from None
+
+
+def _reason(error: Exception, size: int) -> str:
+    """Return in a few words why an address gave nothing, or only so many bytes."""
+    text = " ".join(str(error).split())
+    if missing := re.search(r"IncompleteRead\((\d+) bytes read, (\d+) more expected\)", text):
+        whole = int(missing[1]) + int(missing[2])
+        return f"ended after {int(missing[1]):,} of {whole:,} bytes"
+    if size:
+        return f"broke off after {size:,} bytes ({type(error).__name__})"
+    # The innermost reason; what is around it is of the library.
+    inner = re.findall(r"\[Errno [^\]]*\] [^')]+|[A-Z]\w+\('[^']*'", text)
+    return f"no answer ({inner[-1] if inner else text})"[:200]
 
 
 def _read_file(path: Path) -> Iterator[bytes]:
@@ -116,7 +164,7 @@ def _read_file(path: Path) -> Iterator[bytes]:
         raise _SourceError(f"cannot be read ({error.strerror})") from None
 
 
-def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     while chunk := stream.read(CHUNK_BYTES):
         yield chunk
 

@@ -50,6 +50,9 @@ SECONDS = Path(".dvc/tmp/charlm-seconds.json")
 RECORDED, TYPICAL_S = Path("benchmarks/training_time.json"), 4.0
 """Where it never ran: recorded seconds of the trainings, and what any other stage takes."""
 
+MOST_SHOWN = 3
+"""Running stages that the progress line names."""
+
 PASS_ON_S = 5.0
 """Seconds after which a stage that did not end is told to once more."""
 
@@ -268,7 +271,8 @@ def _failed(outcome: Outcome, line: Any) -> int:
 
 def _in_words(schedule: Schedule, status: int) -> str:
     """Return the progress line."""
-    running = ", ".join(schedule.running)
+    shown, more = schedule.running[:MOST_SHOWN], schedule.running[MOST_SHOWN:]
+    running = ", ".join(shown) + (f" and {len(more)} more" if more else "")
     if status:
         return f"stopping: waiting for {running}"
     seconds = schedule.seconds_left()

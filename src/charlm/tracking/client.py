@@ -1,5 +1,6 @@
 """One connection to MLflow: the first failure is reported in one line and switches tracking off."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from charlm.errors import masked
+from charlm.tracking import artifacts
 from charlm.tracking.metrics import flatten
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ LOCK = ".mlflow.lock"
 
 FLUSH_S = 5.0
 """Seconds between two batches of metrics, so that a run can be watched without slowing it."""
+
+LONGEST_REASON = 300
+"""Characters of what MLflow says that are shown."""
 
 MAX_METRICS = 1000
 """Metrics that one call of log_batch may hold."""
@@ -78,14 +83,16 @@ def connect(experiment: str, root: Path) -> tuple["MlflowClient", str]:
     client = MlflowClient(address(root))
     # Of two workers that make the experiment at once, one would be told that it exists.
     with FileLock(root / LOCK, timeout=60):
+        own = not os.environ.get("MLFLOW_TRACKING_URI")
+        if own:
+            artifacts.move_along(root / DATABASE, root)
         found = client.get_experiment_by_name(experiment)
         if found is not None:
             return client, found.experiment_id
-        own = not os.environ.get("MLFLOW_TRACKING_URI")
-        artifacts = (root / "mlartifacts").as_uri() if own else None
+        place = artifacts.location(root) if own else None
         # Without it MLflow's pages open on what they have for language model agents.
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return client, client.create_experiment(experiment, artifacts, kind)
+        return client, client.create_experiment(experiment, place, kind)
 
 
 def runs_that_made(client: "MlflowClient", experiment_id: str, weights: str) -> list[Any]:
@@ -361,8 +368,15 @@ class Client:
 
 def warn(reason: str) -> None:
     """Say on standard error, in one line and without passwords, why tracking is off."""
-    line = masked(" ".join(reason.split()))[:300]
-    print(f"warning: MLflow tracking is off from here on: {line}", file=sys.stderr)
+    line = masked(" ".join(reason.split()))
+    line = line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
+    if "out-of-date database schema" in line:
+        line = (
+            f"its database is of an earlier MLflow; make a copy of {DATABASE}, then run "
+            f"`mlflow db upgrade sqlite:///{DATABASE}` in the project's folder"
+        )
+    with contextlib.suppress(OSError):  # a training that has ended hears nothing any more
+        print(f"warning: MLflow tracking is off from here on: {line}", file=sys.stderr, flush=True)
 
 
 def _log(

@@ -87,11 +87,17 @@ class Tracker:
             [sys.executable, "-m", __package__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # Not this process's own: `make repro | tee log` would wait for whoever holds it.
+            stderr=subprocess.PIPE,
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": path},
             # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
             process_group=0,
         )
+        self._said = threading.Thread(
+            target=self._pass_on, args=[self._process.stderr], daemon=True
+        )
+        self._said.start()
         # Found here: its process may outlive this one, and with it the way to DVC's.
         self._send("connect", experiment, str(root), running())
         atexit.register(self.wait)
@@ -154,7 +160,14 @@ class Tracker:
                     quiet = 0.0
                 else:
                     quiet += LOOK_S
+        self._said.join(1.0)
         self._process = None
+
+    def _pass_on(self, lines: IO[str]) -> None:
+        """Print what the process beside this one says."""
+        for line in lines:
+            sys.stderr.write(line)
+            sys.stderr.flush()
 
     def _send(self, method: str, *arguments: Any) -> None:
         if self._process is None or self._process.stdin is None:

@@ -41,6 +41,7 @@ NOISE = (
     "\tgit add",
     "To enable auto staging",
     "\tdvc config",
+    "WARNING: 'data/none' is empty",
 )
 """Beginnings of lines of DVC that say what the name of the stage and its end say too."""
 

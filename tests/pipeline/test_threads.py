@@ -8,36 +8,35 @@ import pytest
 
 from tests.workspace import environment, trainable
 
-ZOO = ["lstm", "gpt"]
+THREADS = {"lstm": 2, "gpt": 1}
 
 
 @pytest.mark.skipif(
     shutil.which("taskset") is None or (os.cpu_count() or 1) < 2, reason="needs taskset, two cores"
 )
-@pytest.mark.parametrize("threads", [1, 2])
-def test_one_core_and_two_train_the_same_bytes(tmp_path, corpus_path, threads):
+def test_one_core_and_two_train_the_same_bytes(tmp_path, corpus_path):
+    changes = {f"models__{name}__smoke__steps": 20 for name in THREADS}
+    changes |= {f"models__{name}__training__threads": count for name, count in THREADS.items()}
     folder = trainable(
-        tmp_path / "project",
-        ZOO,
-        corpus_path,
-        training__threads=threads,
-        models__lstm__smoke__steps=20,
-        models__gpt__smoke__steps=20,
-        models__gpt__smoke__warmup=2,
+        tmp_path / "project", list(THREADS), corpus_path, models__gpt__smoke__warmup=2, **changes
     )
     variables = {k: v for k, v in environment().items() if not k.endswith("_NUM_THREADS")}
     found = []
     for cores in ("0", "0,1"):
-        for name in ZOO:
+        for name in THREADS:
             for stage in ("train", "evaluate"):
                 command = ["taskset", "-c", cores, "python", "-m", f"stages.{stage}"]
                 subprocess.run([*command, "--model", name], cwd=folder, env=variables, check=True)
-        folders = (f"{kind}/{name}/*" for kind in ("models", "results") for name in ZOO)
-        files = [file for names in folders for file in sorted(folder.glob(names))]
-        files = [file for file in files if file.name != ".gitignore"]
+        files = [
+            file
+            for kind in ("models", "results")
+            for name in THREADS
+            for file in sorted(folder.glob(f"{kind}/{name}/*"))
+            if file.name != ".gitignore"
+        ]
         found.append({file.relative_to(folder): file.read_bytes() for file in files})
         shutil.rmtree(folder / "models")
         shutil.rmtree(folder / "results")
     one, two = found
-    assert len(one) == len(ZOO) * 6
+    assert len(one) == len(THREADS) * 6
     assert one == two

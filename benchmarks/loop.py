@@ -89,7 +89,7 @@ def measure(project: Path, pipeline: list[str], options: list[str]) -> dict[str,
 def simulated(project: Path, cores: int) -> float:
     """Return the seconds of the pipeline on so many cores, were each stage as long as it was."""
     os.chdir(project)
-    seconds = json.loads(command.SECONDS.read_text(encoding="utf-8"))
+    seconds = json.loads(Path(".dvc/tmp", command.SECONDS).read_text(encoding="utf-8"))
     shutil.rmtree("models", ignore_errors=True)  # so that everything is to be run
     tasks = [
         Task(task.name, task.needs, task.threads, seconds[task.name])

@@ -257,3 +257,23 @@ def test_mistakes_are_one_line(project):
     assert (status, output.count("\n")) == (1, 1)
     assert "did you mean" in output
     assert not (project / "one").exists()
+
+
+def test_a_project_may_be_a_subfolder_of_its_repository(tmp_path):
+    run(tmp_path, "dvc", "init", "-q", "--no-scm")
+    project = tmp_path / "sub/project"
+    project.mkdir(parents=True)
+    shutil.copy(PROJECT / "params.yaml", project)
+    graph(project, one=("echo 1 > one", []))
+    status, output = repro(project)
+    assert status == 0, output
+    assert sorted(locked(project)) == ["one"]
+    assert not (project / ".dvc").exists()
+    assert "up to date" in run(project, "dvc", "repro").stdout
+
+
+def test_without_a_repository_there_is_one_line(tmp_path):
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    status, output = repro(tmp_path)
+    assert (status, output.count("\n")) == (1, 1)
+    assert "no .dvc in" in output

@@ -28,7 +28,7 @@ from charlm.files import read_json, write_json
 from charlm.repro import worker
 from charlm.repro.schedule import Schedule, Task
 
-BUSY = Path(".dvc/tmp/charlm-repro.lock")
+BUSY = "charlm-repro.lock"
 """Locked by the one scheduler that is at work in this folder."""
 
 NOISE = (
@@ -45,7 +45,7 @@ NOISE = (
 )
 """Beginnings of lines of DVC that say what the name of the stage and its end say too."""
 
-SECONDS = Path(".dvc/tmp/charlm-seconds.json")
+SECONDS = "charlm-seconds.json"
 """What each stage took when it last ran here: for the order and the time left, nothing else."""
 
 RECORDED, TYPICAL_S = Path("benchmarks/training_time.json"), 4.0
@@ -103,7 +103,7 @@ def expected_seconds() -> dict[str, float]:
         runs = read_json(RECORDED)["runs"]
         seconds = {f"train@{name}": TYPICAL_S + run["seconds"] for name, run in runs.items()}
     with contextlib.suppress(UserError, TypeError):
-        seconds |= read_json(SECONDS)
+        seconds |= read_json(worker.scratch() / SECONDS)
     return seconds
 
 
@@ -211,8 +211,8 @@ def alone() -> Iterator[None]:
     Raises:
         UserError: there is another one.
     """
-    BUSY.parent.mkdir(parents=True, exist_ok=True)
-    with BUSY.open("a") as file, worker.BUSY.open("a") as workers:
+    scratch = worker.scratch()
+    with (scratch / BUSY).open("a") as file, (scratch / worker.BUSY).open("a") as workers:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -259,7 +259,7 @@ def run(schedule: Schedule, workers: Workers) -> int:
                 status, stopped = status or 130, time.monotonic()
                 workers.interrupt()
     with contextlib.suppress(UserError):  # on a full disk the next order is only a guess
-        write_json(SECONDS, expected_seconds() | took)
+        write_json(worker.scratch() / SECONDS, expected_seconds() | took)
     return status
 
 

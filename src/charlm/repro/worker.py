@@ -9,8 +9,23 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-BUSY = Path(".dvc/tmp/charlm-workers.lock")
+from charlm.errors import UserError
+
+BUSY = "charlm-workers.lock"
 """Each worker has a shared lock on it, so that one whose scheduler was killed is waited for."""
+
+
+def scratch() -> Path:
+    """Return DVC's own folder for what nobody keeps; .dvc may lie above the project.
+
+    Raises:
+        UserError: there is no .dvc.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / ".dvc").is_dir():
+            (folder / ".dvc/tmp").mkdir(exist_ok=True)
+            return folder / ".dvc/tmp"
+    raise UserError(f"no .dvc in {Path.cwd()} or above: run this in a clone of the project")
 
 
 def work(orders: Connection, output: str) -> None:
@@ -40,7 +55,7 @@ def work(orders: Connection, output: str) -> None:
     from charlm.repro import lock_file
 
     dvc.dvcfile.modify_yaml = lock_file.modify
-    with BUSY.open("a") as busy:
+    with (scratch() / BUSY).open("a") as busy:
         fcntl.flock(busy, fcntl.LOCK_SH)
         while True:
             try:

@@ -104,6 +104,11 @@ def test_the_leaderboard_is_sorted_by_any_column_with_pointer_and_keyboard(repor
         heads.nth(place).click()
         bits = sorted(row["streaming"][split]["bits_per_char"] for row in rows)
         assert column(report, place + 1) == [f"{value:.4f}" for value in bits]
+    # An ensemble has no windows: it comes last.
+    heads.nth(6).click()
+    bits = sorted(row["windowed"]["holdout"]["bits_per_char"] for row in rows if row["windowed"])
+    missing = ["\N{EN DASH}"] * (len(rows) - len(bits))
+    assert column(report, 7) == [f"{value:.4f}" for value in bits] + missing
 
 
 def test_the_surprisal_view_switches_and_answers_to_the_keyboard(report):
@@ -157,6 +162,8 @@ def test_the_surprisal_view_switches_and_answers_to_the_keyboard(report):
 
 def test_mlflow_finds_sorts_and_opens_a_run_with_its_curve_and_sample(opened, pages):
     ranked = screenshots.runs_by_loss()
+    if not ranked:
+        pytest.skip("MLflow has no runs: make repro, or charlm track")
     best, _ = ranked[0]
     with closing(sqlite3.connect(PROJECT / "mlflow.db")) as database:
         counted = "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'"

@@ -25,6 +25,7 @@ from typing import Any
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
+from charlm.config import params
 from charlm.files import write_json
 from charlm.models.base import start_torch
 from charlm.repro import command
@@ -93,7 +94,7 @@ def simulated(project: Path, cores: int) -> float:
     shutil.rmtree("models", ignore_errors=True)  # so that everything is to be run
     tasks = [
         Task(task.name, task.needs, task.threads, seconds[task.name])
-        for task in command.stages_to_run(())
+        for task in command.stages_to_run(params.load(), ())
     ]
     schedule, now, ends = Schedule(tasks, cores), 0.0, dict[str, float]()
     while schedule.active:

@@ -6,12 +6,15 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from charlm.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+SMALL = 4096
+"""Bytes of an array that is read at once."""
 
 
 def project_root() -> Path:
@@ -86,7 +89,9 @@ def read_array(path: Path) -> "NDArray[Any]":
     import numpy as np
 
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size > 4096 else None)
+        # An array without rows cannot be mapped into memory, and a small one need not be.
+        mode: Literal["r"] | None = "r" if path.stat().st_size > SMALL else None
+        array: NDArray[Any] = np.load(path, mmap_mode=mode)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro` to make it") from None
     except (OSError, ValueError, EOFError) as error:

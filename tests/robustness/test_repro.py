@@ -116,6 +116,23 @@ def test_two_at_a_time_leave_what_one_after_the_other_leaves(project, tmp_path_f
     assert (project / "last").read_text() == "1\n2\n"
 
 
+def test_mlflow_gives_the_trainings_of_one_call_one_parent(project):
+    code = "from charlm.tracking import running; print(*running())"
+    graph(
+        project,
+        one=(f"python -c '{code}' > one", []),
+        two=(f"python -c '{code}' > two", []),
+        three=(f"python -c '{code}' > three", ["one"]),
+    )
+    assert repro(project)[0] == 0
+    (first,) = {(project / name).read_text() for name in ("one", "two", "three")}
+    assert first.startswith("charlm repro ")
+    (project / "one").unlink()
+    graph(project, one=(f"python -c '{code}' > one; true", []))
+    assert repro(project)[0] == 0
+    assert (project / "one").read_text() != first
+
+
 def test_after_a_failure_nothing_is_started_and_what_runs_is_kept(project):
     graph(
         project,

@@ -2,20 +2,15 @@
 
 import contextlib
 import fcntl
-import hashlib
-import multiprocessing
 import os
-import platform
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
-from multiprocessing import connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -27,23 +22,10 @@ from charlm.errors import UserError
 from charlm.files import read_json, write_json
 from charlm.repro import worker
 from charlm.repro.schedule import Schedule, Task
+from charlm.repro.workers import Outcome, Workers
 
 BUSY = "charlm-repro.lock"
 """Locked by the one scheduler that is at work in this folder."""
-
-NOISE = (
-    "Running stage",
-    "> ",
-    "Updating lock file",
-    "Generating lock file",
-    "Use `dvc push`",
-    "To track the changes",
-    "\tgit add",
-    "To enable auto staging",
-    "\tdvc config",
-    "WARNING: 'data/none' is empty",
-)
-"""Beginnings of lines of DVC that say what the name of the stage and its end say too."""
 
 SECONDS = "charlm-seconds.json"
 """What each stage took when it last ran here: for the order and the time left, nothing else."""
@@ -58,10 +40,11 @@ PASS_ON_S = 5.0
 """Seconds after which a stage that did not end is told to once more."""
 
 
-def stages_to_run(targets: tuple[str, ...]) -> list[Task]:
+def stages_to_run(settings: params.Params, targets: tuple[str, ...]) -> list[Task]:
     """Return the stages that are not up to date, and all that depend on them.
 
     Args:
+        settings: content of params.yaml.
         targets: stages to be brought up to date, with all that they depend on; none means all.
 
     Raises:
@@ -71,7 +54,6 @@ def stages_to_run(targets: tuple[str, ...]) -> list[Task]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    settings = params.load()
     seconds = expected_seconds()
     tasks: dict[Any, Task] = {}
     try:
@@ -113,95 +95,6 @@ def threads(stage: str, settings: params.Params) -> int:
     if kind != "train" or name not in settings.runs:
         return 1
     return settings.runs[name].training.threads * settings.processes
-
-
-class Workers:
-    """Processes that reproduce stages.
-
-    Attributes:
-        failed: name of a stage that failed and its exit status, or None.
-    """
-
-    def __init__(self) -> None:
-        self._context = multiprocessing.get_context("spawn")
-        self._all: list[_Worker] = []
-
-    def give(self, name: str) -> None:
-        """Let a worker that is free reproduce a stage; a new one if there is none."""
-        free = next((one for one in self._all if one.stage is None), None)
-        if free is None:
-            free = _Worker(self._context)
-            self._all.append(free)
-        free.begin(name)
-
-    def wait(self, seconds: float) -> "list[Outcome]":
-        """Return what ended meanwhile; wait for so many seconds at most."""
-        busy = {one.orders: one for one in self._all if one.stage is not None}
-        ready = connection.wait(list(busy), seconds)
-        return [busy[orders].end() for orders in ready]
-
-    def interrupt(self) -> None:
-        """Tell the stages that are running to end."""
-        for one in self._all:
-            if one.stage is not None:
-                one.signal(signal.SIGINT)
-
-    def close(self) -> None:
-        """End the workers; what they still run is waited for."""
-        for one in self._all:
-            one.orders.close()
-        for one in self._all:
-            one.process.join()
-            one.output.close()
-
-
-class Outcome:
-    """How a stage ended.
-
-    Attributes:
-        name: of the stage.
-        status: exit status of `dvc repro`; None if its worker was killed.
-        seconds: that it took.
-        lines: what it printed.
-    """
-
-    def __init__(self, name: str, status: int | None, seconds: float, text: str) -> None:
-        self.name, self.status, self.seconds = name, status, seconds
-        self.lines = [line for line in text.splitlines() if line and not line.startswith(NOISE)]
-
-
-class _Worker:
-    """A process, the stage that it reproduces and what it prints."""
-
-    def __init__(self, context: Any) -> None:
-        self.output: IO[str] = tempfile.NamedTemporaryFile(  # noqa: SIM115
-            "r", encoding="utf-8", errors="replace", prefix="charlm-"
-        )
-        self.orders, theirs = context.Pipe()
-        self.process = context.Process(target=worker.work, args=(theirs, self.output.name))
-        self.process.start()
-        theirs.close()
-        self.stage: str | None = None
-        self._started = 0.0
-
-    def begin(self, name: str) -> None:
-        self.stage, self._started = name, time.perf_counter()
-        with contextlib.suppress(OSError):  # killed meanwhile, as `end` will find
-            self.orders.send(name)
-
-    def end(self) -> Outcome:
-        name, self.stage = str(self.stage), None
-        try:
-            status = self.orders.recv()
-        except (EOFError, OSError):
-            status = None
-            # Its stage is an orphan, and would go on.
-            self.signal(signal.SIGTERM)
-        return Outcome(name, status, time.perf_counter() - self._started, self.output.read())
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(OSError):
-            os.killpg(self.process.pid, number)
 
 
 @contextmanager
@@ -296,15 +189,12 @@ def main(targets: tuple[str, ...], jobs: int | None) -> None:
       charlm repro
       charlm repro --jobs 2 evaluate@lstm
     """
-    check.check_file(Path("params.yaml"))
+    settings = check.check_file(Path("params.yaml"))
     with alone():
-        tasks = stages_to_run(targets)
+        tasks = stages_to_run(settings, targets)
         if not tasks:
             click.echo("Data and pipelines are up to date.", err=True)
             return
-        # The trainings of this run have one parent in MLflow.
-        started = f"{platform.node()} {os.getpid()} {time.time()}"
-        os.environ["CHARLM_RUN"] = hashlib.sha256(started.encode()).hexdigest()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         schedule, workers = Schedule(tasks, jobs or cores()), Workers()
         try:

@@ -31,7 +31,7 @@ class Served:
     def __init__(self, folder: Path, context: int | str | None) -> None:
         self._writer = Writer(*saved_model.load(folder, start_torch()))
         self._context = context
-        # A server calls from several threads, but the library that draws has one generator.
+        # A server calls from several threads: one call at a time, so that memory stays bounded.
         self._lock = threading.Lock()
 
     def predict(self, model_input: Any, params: dict[str, Any]) -> list[str]:

@@ -30,8 +30,8 @@ from charlm.tracking.metrics import point_metrics
 if TYPE_CHECKING:
     from charlm.training.trainer import Point
 
-RUN = "CHARLM_RUN"
-"""Variable that `charlm repro` sets for its stages: what tells it from other runs of the graph."""
+PROGRAMS = {"dvc": "dvc repro", "charlm": "charlm repro", "charlm.repro": "charlm repro"}
+"""What runs the graph, by a word of its command line."""
 
 STALL_S = 2.0
 """Seconds without a sign of life for which the end of a training waits for what is to be sent."""
@@ -50,8 +50,6 @@ def running() -> tuple[str, str] | None:
     """Return name and identity of what runs just now: an experiment, or a run of the graph."""
     if "DVC_STAGE" not in os.environ:
         return None
-    if identity := os.environ.get(RUN):
-        return "charlm repro", identity
     if name := os.environ.get("DVC_EXP_NAME"):
         return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}"
     parents: list[psutil.Process] = []
@@ -59,9 +57,10 @@ def running() -> tuple[str, str] | None:
         parents = psutil.Process().parents()
     for process in parents:
         with contextlib.suppress(psutil.Error):
-            if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
+            words = [Path(word).name for word in process.cmdline()[:3]]
+            if program := next((PROGRAMS[word] for word in words if word in PROGRAMS), None):
                 started = f"{platform.node()} {process.pid} {process.create_time()}"
-                return "dvc repro", hashlib.sha256(started.encode()).hexdigest()
+                return program, hashlib.sha256(started.encode()).hexdigest()
     return None
 
 

@@ -1,0 +1,111 @@
+"""The scheduler's side of the workers: orders go out, and what a stage printed comes back."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from multiprocessing import connection
+from typing import IO, Any
+
+from charlm.repro import worker
+
+NOISE = (
+    "Running stage",
+    "> ",
+    "Updating lock file",
+    "Generating lock file",
+    "Use `dvc push`",
+    "To track the changes",
+    "\tgit add",
+    "To enable auto staging",
+    "\tdvc config",
+    "WARNING: 'data/none' is empty",
+)
+"""Beginnings of lines that DVC prints for every stage, and that are left out."""
+
+
+class Workers:
+    """Processes that reproduce stages, one each at a time."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._all: list[_Worker] = []
+
+    def give(self, name: str) -> None:
+        """Let a worker that is free reproduce a stage; a new one if there is none."""
+        free = next((one for one in self._all if one.stage is None), None)
+        if free is None:
+            free = _Worker(self._context)
+            self._all.append(free)
+        free.begin(name)
+
+    def wait(self, seconds: float) -> "list[Outcome]":
+        """Return what ended meanwhile; wait for so many seconds at most."""
+        busy = {one.orders: one for one in self._all if one.stage is not None}
+        ready = connection.wait(list(busy), seconds)
+        return [busy[orders].end() for orders in ready]
+
+    def interrupt(self) -> None:
+        """Tell the stages that are running to end."""
+        for one in self._all:
+            if one.stage is not None:
+                one.signal(signal.SIGINT)
+
+    def close(self) -> None:
+        """End the workers; what they still run is waited for."""
+        for one in self._all:
+            one.orders.close()
+        for one in self._all:
+            one.process.join()
+            one.output.close()
+
+
+class Outcome:
+    """How a stage ended.
+
+    Attributes:
+        name: of the stage.
+        status: exit status of `dvc repro`; None if its worker was killed.
+        seconds: that it took.
+        lines: what it printed.
+    """
+
+    def __init__(self, name: str, status: int | None, seconds: float, text: str) -> None:
+        self.name, self.status, self.seconds = name, status, seconds
+        self.lines = [line for line in text.splitlines() if line and not line.startswith(NOISE)]
+
+
+class _Worker:
+    """A process, the stage that it reproduces and what it prints."""
+
+    def __init__(self, context: Any) -> None:
+        self.output: IO[str] = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            "r", encoding="utf-8", errors="replace", prefix="charlm-"
+        )
+        self.orders, theirs = context.Pipe()
+        self.process = context.Process(target=worker.work, args=(theirs, self.output.name))
+        self.process.start()
+        theirs.close()
+        self.stage: str | None = None
+        self._started = 0.0
+
+    def begin(self, name: str) -> None:
+        self.stage, self._started = name, time.perf_counter()
+        with contextlib.suppress(OSError):  # killed meanwhile, as `end` will find
+            self.orders.send(name)
+
+    def end(self) -> Outcome:
+        name, self.stage = str(self.stage), None
+        try:
+            status = self.orders.recv()
+        except (EOFError, OSError):
+            status = None
+            # Its stage is an orphan, and would go on.
+            self.signal(signal.SIGTERM)
+        return Outcome(name, status, time.perf_counter() - self._started, self.output.read())
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, number)

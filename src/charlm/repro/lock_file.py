@@ -1,8 +1,8 @@
 """dvc.lock, of which only the entries that changed are written, and atomically.
 
 DVC parses and writes the whole file for every stage, comments and all: 0.8 s for 5,000 lines
-(benchmarks/overheads.json), and a process that is killed meanwhile leaves half of it. Here an entry's
-lines are replaced in the text. The bytes are DVC's.
+(benchmarks/overheads.json), and a process that is killed meanwhile leaves half of it. Here the
+lines of an entry are replaced in the text. The bytes are DVC's.
 """
 
 import copy

@@ -45,6 +45,8 @@ def begin(folder, *options):
         stderr=subprocess.STDOUT,
         text=True,
         env=environment(),
+        # Where the tests run in the background, Ctrl-C is ignored, and a process inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

@@ -12,7 +12,7 @@ $(shell rm -rf .venv)
 endif
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui play track serve server torture sweep walk services screenshots published-long compress
+.PHONY: help setup repro ideas test lint smoke ui play track serve server torture sweep walk services screenshots published-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,10 @@ help:  ## list the targets
 repro: setup  ## run the pipeline on all cores (8 minutes on two, seconds if nothing changed)
 	@charlm repro
 	@charlm summary
+
+ideas: setup  ## measure what each idea buys (an hour on two cores; IDEAS="residual_8 muon_lstm" SEEDS=3 JOBS=2 SCALE=smoke)
+	@charlm repro encode
+	@charlm ideas $(IDEAS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SCALE),--scale $(SCALE))
 
 test: setup  ## run all tests
 	@python -m pytest
@@ -44,11 +48,10 @@ walk: setup  ## run every command of the documents in copies, as a newcomer woul
 	@python -m tools.walk
 
 serve: setup  ## write text over HTTP on http://127.0.0.1:5001 (MODEL=lstm PORT=5001)
-	@address=$$(charlm register $(if $(MODEL),--model $(MODEL))) && \
-	  MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false mlflow models serve -m "$$address" --env-manager local --host 127.0.0.1 --port $(or $(PORT),5001)
+	@charlm serve $(if $(MODEL),--model $(MODEL)) $(if $(PORT),--port $(PORT))
 
-server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where (docs/tracking.md)
-	@charlm server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000)
+server: .venv/.services  ## a team's MLflow server; DATABASE and ARTIFACTS say where, NAME how it is called (docs/tracking.md)
+	@charlm server --host $(or $(LISTEN),127.0.0.1) --port $(or $(PORT),5000) $(if $(NAME),--name $(NAME))
 
 services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and Chromium (5 minutes)
 	@python -m pytest -n 0 --services tests/services tests/pipeline/test_serving.py --ignore tests/services/test_playground_page.py
@@ -70,8 +73,7 @@ compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm
 	@charlm compress holdout --model $(or $(MODEL),lstm) $(if $(DYNAMIC),--dynamic)
 
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
-	@echo "MLflow on http://127.0.0.1:$(or $(PORT),5000)/#/experiments/1?workflowType=machine_learning (Ctrl-C ends it)"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --uvicorn-opts "--log-level warning" --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" --host 127.0.0.1 --port $(or $(PORT),5000)
+	@charlm ui $(if $(PORT),--port $(PORT))
 
 play: setup  ## write with the models on http://127.0.0.1:7860
 	@charlm play $(if $(PORT),--port $(PORT))
@@ -80,6 +82,9 @@ track: setup  ## give MLflow a run of each model that has none (restored, pulled
 	@charlm track
 
 setup: .venv/.installed  ## make .venv and install everything (the others call this)
+	@git rev-parse --git-dir >/dev/null 2>&1 || [ -f .dvc/config.local ] || { \
+	  echo "no git repository here: DVC works without one (.dvc/config.local)" >&2; \
+	  printf '[core]\n    no_scm = true\n' > .dvc/config.local; }
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11))' 2>/dev/null || { \

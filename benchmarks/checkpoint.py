@@ -51,7 +51,7 @@ def main() -> None:
             update={"steps": CHECKPOINTS + 2, "warmup": 0, "validate_every": 10}
         )
         model, _ = build(run, device)
-        with tempfile.TemporaryDirectory() as folder, Timed(Path(folder) / name, "", 0) as file:
+        with tempfile.TemporaryDirectory() as folder, Timed(Path(folder), name, "", 0) as file:
             file.seconds = []
             Trainer(model, ids["train"], ids["validation"], plan, 2, checkpoints=file).fit()
             size = sum(file.stat().st_size for file in Path(folder).rglob("*"))

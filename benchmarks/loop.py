@@ -91,10 +91,11 @@ def simulated(project: Path, cores: int) -> float:
     """Return the seconds of the pipeline on so many cores, were each stage as long as it was."""
     os.chdir(project)
     seconds = json.loads(Path(".dvc/tmp", command.SECONDS).read_text(encoding="utf-8"))
+    settings = params.load()
     shutil.rmtree("models", ignore_errors=True)  # so that everything is to be run
     tasks = [
         Task(task.name, task.needs, task.threads, seconds[task.name])
-        for task in command.stages_to_run(params.load(), ())
+        for task in command.stages_to_run((), lambda stage: command.threads(stage, settings))
     ]
     schedule, now, ends = Schedule(tasks, cores), 0.0, dict[str, float]()
     while schedule.active:

@@ -3,17 +3,10 @@
 import datetime
 import os
 import platform
-from pathlib import Path
 
 import torch
 
-
-def processor() -> str:
-    """Return the processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+from charlm.timings import processor
 
 
 def machine(device: torch.device) -> str:

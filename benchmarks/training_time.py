@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 import stages  # puts this copy's src first
-from benchmarks.machine import processor
 from charlm.errors import UserError
 from charlm.files import write_json
 from charlm.models.base import start_torch
 from charlm.report import leaderboard
+from charlm.timings import processor
 
 ROOT = Path(stages.__file__).parent.parent
 OUTPUT = ROOT / "benchmarks/training_time.json"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CORPUS, ENCODED = Path("data/raw/corpus.txt"), Path("data/encoded")
 MODELS, RESULTS, OUTPUT = Path("models"), Path("results"), Path("reports")
-RECORDED = Path("benchmarks/training_time.json")
+RECORDED, IDEAS = Path("benchmarks/training_time.json"), Path("benchmarks/ideas.json")
 
 
 @click.command()
@@ -38,12 +38,15 @@ def main() -> None:
     tracker = tracking.Tracker(settings.corpus.name, project_root())
 
     from charlm.evaluation import metrics
-    from charlm.report import compare, leaderboard, page, published
+    from charlm.report import compare, ideas, leaderboard, page, published
     from charlm.tracking import track
 
     splits = encoding.load_splits(ENCODED)
     holdout = np.concatenate([splits["validation"], splits["test"]])
     symbols = Vocabulary.load(ENCODED / "vocabulary.json").symbols
+
+    def pieces(log_p_RV: "NDArray[Any]") -> list[float]:
+        return leaderboard.pieces(log_p_RV, splits["validation"])
 
     def excerpt(log_p_RV: "NDArray[Any]") -> dict[str, Any]:
         return metrics.excerpt(log_p_RV, holdout, symbols, settings.excerpt)
@@ -52,12 +55,13 @@ def main() -> None:
         text=settings.corpus.name,
         scale=settings.scale,
         results=[
-            leaderboard.read_result(RESULTS, name, excerpt, settings.repeats(name))
+            leaderboard.read_result(RESULTS, name, excerpt, pieces, settings.repeats(name))
             for name in settings.ranked
         ],
         entropy=read_json(RESULTS / "entropy.json"),
         published=published.table(settings, CORPUS, ENCODED, MODELS, RESULTS),
         times=leaderboard.recorded_times(RECORDED, leaderboard.training_keys(MODELS, ENCODED)),
+        ideas=ideas.load(IDEAS, encoding.describe(ENCODED)["digest"]),
     )
     tables = page.tables(findings)
     for name, table in tables.items():

@@ -7,10 +7,12 @@ import click
 
 from charlm.cli import model_option, one_line_errors
 from charlm.config import params
+from charlm.data import encoding
+from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
 from charlm.files import write_text
 
-MODELS = Path("models")
+ENCODED, MODELS = Path("data/encoded"), Path("models")
 
 
 @click.command()
@@ -36,8 +38,9 @@ MODELS = Path("models")
 def main(name: str, output: Path | None, stream: bool, **options: Any) -> None:
     """Print text drawn from a trained model; options that are not given come from params.yaml.
 
-    An entry's own `sampling` there comes before the common one. A prompt of params.yaml with
-    characters that the corpus does not have is replaced by the first symbol.
+    An entry's own `sampling` there comes before the common one. A prompt of params.yaml with a word
+    that the corpus lacks is replaced by the corpus's commonest line; one that it cannot spell, and
+    null, by its first symbol.
 
     \b
     Examples:
@@ -56,10 +59,12 @@ def main(name: str, output: Path | None, stream: bool, **options: Any) -> None:
 
     from charlm import saved_model
     from charlm.models.base import start_torch
-    from charlm.sampling import Writer
+    from charlm.sampling import Writer, suited
 
     writer = Writer(*saved_model.load(MODELS / name, start_torch()))
     if options["prompt"] is None:
+        if text := training_text():
+            sampling = sampling.model_copy(update={"prompt": suited(sampling.prompt, text)})
         sampling, warning = writer.spelt(sampling)
         if warning:
             click.echo(f"{name}: {warning}", err=True)
@@ -78,6 +83,14 @@ def main(name: str, output: Path | None, stream: bool, **options: Any) -> None:
         write_text(output, together + "\n")
     else:
         click.echo(together if len(texts) > 1 else texts[0])
+
+
+def training_text() -> str:
+    """Return the text that models were trained on; empty where only models were pulled."""
+    if not (ENCODED / "train.npy").is_file():
+        return ""
+    ids = encoding.load_split(ENCODED, "train")
+    return Vocabulary.load(ENCODED / "vocabulary.json").decode(ids)
 
 
 if __name__ == "__main__":

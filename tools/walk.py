@@ -23,6 +23,7 @@ from tests.workspace import PROJECT, TINY, copy_project, environment, run
 ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "ngram_lstm", "kneser_ney", "mixture")
 
 NOT_RUN = {
+    "ideas": "the ideas need the whole zoo: tests/pipeline/test_ideas.py runs some",
     "make test": "it is this project's own test suite",
     "make lint": "continuous integration runs it",
     "eval ": "it is for the shell of a person",

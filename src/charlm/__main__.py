@@ -24,10 +24,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "repro": ("charlm.repro.command", "Run the graph, several stages at a time."),
         "check": ("charlm.check", "Check params.yaml."),
+        "ideas": ("charlm.ideas.command", "Measure what each idea buys."),
         "search": ("charlm.search", "Search hyperparameters with DVC's queue."),
     },
     "Look": {
         "summary": ("charlm.report.summary", "Print the leaderboard."),
+        "ui": ("charlm.serving.ui", "Open MLflow's pages."),
         "play": ("charlm.serving.playground", "Open a page where models write side by side."),
         "experiments": ("charlm.experiments", "Show experiments: losses and what was changed."),
         "compare": ("charlm.report.compare", "Put two revisions side by side."),
@@ -36,6 +38,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Share": {
         "track": ("charlm.tracking.track", "Give MLflow a run of each model that has none."),
         "register": ("charlm.serving.registry", "Add the models to MLflow's registry."),
+        "serve": ("charlm.serving.serve", "Serve a model over HTTP."),
         "server": ("charlm.serving.server", "Start MLflow for a team."),
         "compress": ("charlm.evaluation.compress", "Compress a text with a model, and restore it."),
     },

@@ -18,17 +18,23 @@ SMALL = 4096
 
 
 def project_root() -> Path:
-    """Return the project's root: DVC_ROOT where DVC runs us, else the folder with params.yaml.
+    """Return the project's root: the folder with params.yaml and dvc.yaml.
 
-    A queued experiment runs in a temporary copy of the project. DVC_ROOT then names the project
-    itself, which is where a relative path of the user's (a corpus, a database) means something.
+    A queued experiment runs in a temporary copy inside .dvc/tmp. DVC_ROOT then names the repository
+    itself, in which the project's folder is where a relative path of the user's (a corpus, a
+    database) means something. The repository's .dvc may lie above the project.
     """
-    if root := os.environ.get("DVC_ROOT"):
-        return Path(root)
-    for folder in (Path.cwd(), *Path.cwd().parents):
+    here = Path.cwd()
+    for folder in (here, *here.parents):
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
-            return folder
-    raise UserError(f"no params.yaml in {Path.cwd()} or above: run this inside the project")
+            break
+    else:
+        raise UserError(f"no params.yaml in {here} or above: run this inside the project")
+    repository = Path(os.environ.get("DVC_ROOT", folder)).resolve()
+    own = next((up for up in (folder, *folder.parents) if (up / ".dvc").is_dir()), folder)
+    if not own.resolve().is_relative_to(repository / ".dvc" / "tmp"):
+        return folder
+    return repository / folder.relative_to(own)
 
 
 @contextlib.contextmanager

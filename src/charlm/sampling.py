@@ -3,6 +3,8 @@
 Shapes: B samples drawn side by side, T time, V vocabulary.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,30 @@ from charlm.models.base import LanguageModel
 if TYPE_CHECKING:
     from charlm.config.params import Sampling
     from charlm.saved_model import Config
+
+LONGEST_LINE = 60
+"""Characters of a line that can be a prompt."""
+
+
+def suited(prompt: str | None, text: str) -> str | None:
+    """Return a prompt that suits a text: with a word that the text lacks, its commonest line.
+
+    A model that was trained on recipes has nothing to say about Romeo.
+
+    Args:
+        prompt: to continue; None stays None.
+        text: that models were trained on.
+
+    >>> suited("ROMEO: tell me", "SALT: 3 g\\nto taste\\nSALT: 3 g\\n")
+    'SALT: 3 g\\n'
+    """
+    if prompt is None or all(word in text for word in re.findall(r"\w+", prompt)):
+        return prompt
+    lines = Counter(line for line in text.split("\n") if line.strip())
+    line, times = lines.most_common(1)[0] if lines else ("", 0)
+    if times < 2 or len(line) > LONGEST_LINE:
+        return None
+    return f"{line}\n"
 
 
 def restrict(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from pathlib import Path
 
 from charlm.files import read_json, write_json
@@ -45,3 +46,13 @@ def record(root: Path, name: str, key: str, seconds: float) -> None:
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     timing = {"key": key, "seconds": seconds, "machine": machine}
     write_json(root / FOLDER / f"{name}.json", timing)
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return name[1] if name else platform.machine()

@@ -31,7 +31,8 @@ def commands_of(package: str, folder: str) -> set[str]:
 
 def test_every_command_of_the_project_is_there():
     found = commands_of("charlm", "src/charlm") | commands_of("stages", "stages")
-    assert found == set(MODULES.values())
+    # What `charlm ideas` lets DVC run is no command for people.
+    assert found - {"stages.idea"} == set(MODULES.values())
 
 
 def test_help_groups_the_commands_and_names_three_for_a_newcomer():

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -134,6 +135,29 @@ def test_an_unsuitable_python_gets_one_line(tmp_path):
     assert "charlm needs Python 3.11 or newer, but" in done.stderr
     assert "is Python 3.9.18" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_an_archive_without_git_is_set_up_to_go_without(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_text((PROJECT / name).read_text())
+    for folder in (".dvc", ".venv"):
+        (tmp_path / folder).mkdir()
+    installed = tmp_path / ".venv/.installed"
+    installed.write_text(f"{tmp_path}\n")
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+
+    def setup():
+        return subprocess.run(
+            ["make", "setup"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    assert setup().stderr == "no git repository here: DVC works without one (.dvc/config.local)\n"
+    assert "no_scm = true" in (tmp_path / ".dvc/config.local").read_text()
+    assert setup().stderr == ""
+    (tmp_path / ".dvc/config.local").unlink()
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    assert setup().stderr == ""
+    assert not (tmp_path / ".dvc/config.local").exists()
 
 
 def test_the_lock_pins_every_version_for_every_platform():

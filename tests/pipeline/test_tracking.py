@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from charlm import tracking
+from charlm.tracking.client import OWNER, owner, warn
 from charlm.tracking.client import _surroundings as surroundings
-from charlm.tracking.client import warn
 from charlm.training.trainer import Point
 from tests.workspace import PROJECT, run
 
@@ -128,12 +128,86 @@ def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, mon
     assert "mlflow.parentRunId" not in by_hand.data.tags
 
 
+def test_a_deleted_experiment_is_restored(tmp_path, no_server, capsys):
+    track(tmp_path)
+    client, _ = runs(tmp_path)
+    client.delete_experiment(client.get_experiment_by_name("shakespeare").experiment_id)
+    track(tmp_path, "gpt", "d2")
+    assert "the experiment shakespeare had been deleted in MLflow: it is restored" in (
+        capsys.readouterr().err
+    )
+    assert {each.info.run_name for each in runs(tmp_path)[1]} >= {"gpt"}
+
+
+def test_what_nobody_runs_any_more_is_closed_at_the_next_opportunity(tmp_path, no_server):
+    """A run and its parent whose processes were killed; what is at work stays, also elsewhere."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    dead = owner(psutil.Process(gone.pid))
+    gone.wait()
+    client, here = tracking.connect("shakespeare", tmp_path)
+    tags = {
+        "killed": dead,
+        "mine": owner(psutil.Process()),
+        "elsewhere": f"otherhost {dead.split(maxsplit=1)[1]}",
+        "reused": f"{dead.split()[0]} {os.getpid()} 1.5",
+        "unknown": "",
+    }
+    made = {
+        name: client.create_run(here, tags={OWNER: tag}, run_name=name)
+        for name, tag in tags.items()
+    }
+    tracking.Client("shakespeare", tmp_path)
+    statuses = {name: client.get_run(run.info.run_id).info.status for name, run in made.items()}
+    assert statuses == {
+        "killed": "KILLED",
+        "mine": "RUNNING",
+        "elsewhere": "RUNNING",
+        "reused": "KILLED",
+        "unknown": "RUNNING",
+    }
+
+
+def test_every_run_says_whose_it_is(tmp_path, no_server, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "train@lstm")
+    me = ("dvc repro", "some identity", owner(psutil.Process()))
+    client = tracking.Client("shakespeare", tmp_path, me)
+    client.start("a", {}, {}, DATASET)
+    _, found = runs(tmp_path)
+    assert {each.data.tags[OWNER] for each in found} == {owner(psutil.Process())}
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "sqlite:///{root}/mlflow.db"),
+        ("sqlite:///mlflow.db", "sqlite:///{root}/mlflow.db"),
+        ("sqlite:///runs/all.db", "sqlite:///{root}/runs/all.db"),
+        ("sqlite:////srv/all.db", "sqlite:////srv/all.db"),
+        ("mlruns", "{root}/mlruns"),
+        ("http://mlflow.example.org:5000", "http://mlflow.example.org:5000"),
+        ("postgresql://me@host/name", "postgresql://me@host/name"),
+    ],
+)
+def test_a_relative_address_is_relative_to_the_project(given, expected, monkeypatch, tmp_path):
+    """A queued experiment runs in a folder that is removed after it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if given:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert tracking.address(tmp_path) == expected.format(root=tmp_path)
+
+
+def test_a_name_that_the_server_does_not_know_names_the_cure(capsys):
+    warn("API request failed with 403: Invalid Host header - possible DNS rebinding attack")
+    assert "make server NAME=mlflow.example.org" in capsys.readouterr().err
+
+
 def test_a_slow_tracking_process_needs_no_training_to_find_its_parent(
     tmp_path, no_server, monkeypatch
 ):
     """Left alone with what it has, it descends from DVC no more."""
     monkeypatch.setattr(
-        "charlm.tracking.tracker.running", lambda: ("dvc repro", "of a process that ended")
+        "charlm.tracking.tracker.running", lambda: ("dvc repro", "of a process that ended", "")
     )
     track(tmp_path)
     _, found = runs(tmp_path)

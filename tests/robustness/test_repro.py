@@ -60,6 +60,16 @@ def repro(folder, *options):
     return ended(begin(folder, *options))
 
 
+def test_without_a_git_repository_it_says_how_to_go_without(tmp_path):
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").touch()
+    graph(tmp_path, a=("touch a", []))
+    status, output = repro(tmp_path)
+    assert status == 1
+    assert "Error: no git repository here: run `git init`, or `dvc config --local" in output
+
+
 def appears(path):
     deadline = time.monotonic() + WAIT_S
     while not path.exists():

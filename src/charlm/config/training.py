@@ -19,8 +19,9 @@ class Training(Schema):
     block: Positive
     steps: Positive | None
     epochs: Positive | None
-    optimizer: Literal["sgd", "adam", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw", "muon"]
     learning_rate: PositiveRate
+    momentum: Probability
     betas: Annotated[list[Probability], Field(min_length=2, max_length=2)]
     weight_decay: Rate
     warmup: Count
@@ -29,6 +30,7 @@ class Training(Schema):
     final_learning_rate: Rate
     clip: PositiveRate | None
     label_smoothing: Probability
+    weight_averaging: Probability
     stop_below: PositiveRate | None
     precision: Literal["float32", "bfloat16"]
     threads: Annotated[int, Field(ge=1, le=1024)]

@@ -1,5 +1,6 @@
 """The vocabulary: symbols in code point order, numbered from 0."""
 
+import unicodedata
 from pathlib import Path
 from typing import Self
 
@@ -88,17 +89,29 @@ class Vocabulary:
         ids = self._ids_of_points[np.minimum(points.astype(np.intp), len(self._ids_of_points) - 1)]
         if (ids < 0).any():
             position = int(np.argmax(ids < 0))
-            point = int(points[position])
+            symbol = chr(int(points[position]))
+            after = chr(int(points[position + 1])) if position + 1 < len(points) else ""
             raise UserError(
-                f"symbol {chr(point)!r} (U+{point:04X}) at position {position} "
-                f"is not in the vocabulary (its {len(self)} symbols: {self.symbols!r})"
+                f"symbol {symbol!r} (U+{ord(symbol):04X}) at position {position} is not in the "
+                f"vocabulary of {len(self):,} symbols{self._hint(symbol, after)}"
             )
         narrow: NDArray[np.uint8 | np.uint16] = ids.astype(self.dtype)
         return narrow
 
+    def _hint(self, symbol: str, after: str) -> str:
+        """Return what may have been meant by a symbol that is not here, and the one after it."""
+        if symbol == "\\" and after == "n":
+            return "; a shell writes a line end as $'\\n'"
+        bare = unicodedata.normalize("NFKD", symbol)[:1]
+        for other in (symbol.lower(), symbol.upper(), bare, bare.lower(), bare.upper()):
+            if other in self.symbols:
+                return f", which has {other!r}"
+        return ""
+
     def decode(self, ids: "list[int] | NDArray[np.integer]") -> str:
         """Return the text of some ids."""
-        return "".join(self.symbols[i] for i in ids)
+        symbols = np.array(list(self.symbols), dtype="<U1")
+        return symbols[np.asarray(ids, dtype=np.intp)].tobytes().decode("utf-32-le")
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

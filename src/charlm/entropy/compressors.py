@@ -28,15 +28,19 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 """Each at its strongest level; ppmd looks 6 characters back."""
 
 
-def bits(train: bytes, holdout: bytes) -> dict[str, dict[str, int]]:
-    """Return for each compressor the bits of the whole text, and those that the holdout adds.
+def bits(train: bytes, validation: bytes, test: bytes) -> dict[str, dict[str, int]]:
+    """Return for each compressor the bits of the whole text, and those that its parts add.
 
     Args:
         train: the training split in UTF-8.
-        holdout: what comes after it, in UTF-8.
+        validation: what comes after it; it adds to train alone.
+        test: what comes last; together they are the holdout.
     """
     sizes = {}
     for name, compress in COMPRESSORS.items():
-        whole = 8 * len(compress(train + holdout))
-        sizes[name] = {"whole": whole, "holdout": whole - 8 * len(compress(train))}
+        known, more, whole = (
+            8 * len(compress(text))
+            for text in (train, train + validation, train + validation + test)
+        )
+        sizes[name] = {"whole": whole, "holdout": whole - known, "validation": more - known}
     return sizes

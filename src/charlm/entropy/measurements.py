@@ -145,11 +145,16 @@ def _loss(nats_T: NDArray[np.float64], bytes_T: NDArray[np.int64]) -> dict[str, 
 
 
 def compressed_sizes(splits: dict[str, Ids], vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    """Return what each compressor needs for the whole text, and adds for the holdout."""
+    """Return what each compressor needs for the whole text, and adds for its parts."""
     train, validation, test = (vocabulary.decode(ids) for ids in splits.values())
-    texts = {"whole": train + validation + test, "holdout": validation + test}
+    texts = {
+        "whole": train + validation + test,
+        "holdout": validation + test,
+        "validation": validation,
+    }
     rows = []
-    for name, bits in compressors.bits(train.encode(), texts["holdout"].encode()).items():
+    found = compressors.bits(train.encode(), validation.encode(), test.encode())
+    for name, bits in found.items():
         sizes = {part: _size(bits[part], text) for part, text in texts.items()}
         rows.append({"name": name, **sizes})
     return rows

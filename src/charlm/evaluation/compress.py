@@ -85,7 +85,7 @@ def holdout(name: str, dynamic: bool) -> None:
         f"{way}: {len(text.encode()):,} bytes to {len(content):,}, header included, and back, "
         f"byte for byte\n"
         f"{bits / len(ids):.4f} bits per character; its loss says {reported:.4f} "
-        f"({bits / expected - 1:+.3%})\n"
+        f"({bits - expected:+,.0f} bits{f', {bits / expected - 1:+.3%}' if expected else ''})\n"
         "the weights and the training text are not counted"
     )
 

@@ -62,6 +62,8 @@ class Learner:
         scales = root_mean_squares(model, self._weights, past_M[first:], how.every)
         model.recount(past_M)
         mean = torch.cat([scale.flatten() for scale in scales]).mean()
+        # On a text of one symbol there is nothing to learn: no gradients, and nothing to divide by.
+        mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)
         self._pulls = [(how.decay * scale / mean).clamp(max=1.0) for scale in scales]
         self._rates = [how.learning_rate / (scale + how.epsilon) for scale in scales]
 

@@ -10,21 +10,31 @@ Source: Chen and Goodman, "An Empirical Study of Smoothing Techniques for Langua
 Shapes: N characters, B batch, T time, V vocabulary, S characters remembered (at most n - 1).
 """
 
-from typing import Annotated, ClassVar
+import functools
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from charlm.config.schema import Schema
 from charlm.models.base import LanguageModel, State
+from charlm.ngrams.kneser_ney import KneserNey
 from charlm.ngrams.module import NgramCounts
 
 
 class Architecture(Schema):
-    """How long the n-grams are."""
+    """How long the n-grams are, and how they are smoothed.
+
+    Attributes:
+        order: n of the longest.
+        discounts: one for each order, or three: for counts of 1, of 2 and of more.
+        continuation: whether lower orders count what comes before; otherwise occurrences.
+    """
 
     by_steps: ClassVar[bool] = False
     order: Annotated[int, Field(ge=1, le=16)]
+    discounts: Literal[1, 3]
+    continuation: bool
 
 
 class Model(LanguageModel):
@@ -32,7 +42,10 @@ class Model(LanguageModel):
 
     def __init__(self, vocabulary_size: int, block: int, architecture: Architecture) -> None:
         super().__init__()
-        self.ngrams = NgramCounts(vocabulary_size, architecture.order)
+        smoothing = functools.partial(KneserNey, kinds=architecture.discounts)
+        self.ngrams = NgramCounts(
+            vocabulary_size, architecture.order, smoothing, architecture.continuation
+        )
         self.context_length: int = self.ngrams.context_length
 
     def recount(self, ids_N: Tensor) -> None:

@@ -10,6 +10,9 @@ is asked only where the higher one is not sure. N_k(h) is how many w follow h wi
 how many n-grams of the order have a count of k. Below order 1 lies the uniform distribution over
 the vocabulary. A context that was never seen leaves the lower order's probability as it is.
 
+With one kind of discount, D = Y whatever the count, which is Kneser and Ney's own. Lower orders may
+count occurrences instead, to show what counting what comes before buys.
+
 Where a discount is undefined or outside 0 < D_k <= k, as at order 1 of a small alphabet, whose few
 symbols have hardly any small counts, that discount is 1/2, 1 or 3/2, as in KenLM's fallback. (Zero
 is left out too: a context whose discounts are all zero would call everything else impossible.)
@@ -47,8 +50,12 @@ class Level:
     counts_G: Ints
 
 
-def discounts(counts_G: Ints) -> tuple[float, float, float]:
+def discounts(counts_G: Ints, kinds: int = 3) -> tuple[float, float, float]:
     """Return D_1, D_2 and D_3 of one order, from its counts of counts.
+
+    Args:
+        counts_G: of the n-grams.
+        kinds: 3; or 1: each of the three is D = n_1 / (n_1 + 2 n_2), as Kneser and Ney had it.
 
     >>> discounts(np.array([1] * 8 + [2] * 4 + [3] * 2 + [4]))
     (0.5, 1.25, 2.0)
@@ -58,7 +65,10 @@ def discounts(counts_G: Ints) -> tuple[float, float, float]:
     for k in (1, 2, 3):
         y = n[1] / (n[1] + 2 * n[2]) if n[1] else 0.0
         discount = k - (k + 1) * y * n[k + 1] / n[k] if n[k] and n[1] else -1.0
-        found.append(discount if 0 < discount <= k else FALLBACK[k - 1])
+        if kinds == 1:
+            discount = y if y < 1 else -1.0
+        largest, fallback = (k, FALLBACK[k - 1]) if kinds == 3 else (1, FALLBACK[0])
+        found.append(discount if 0 < discount <= largest else fallback)
     return found[0], found[1], found[2]
 
 
@@ -101,12 +111,39 @@ class Counts:
     continuing: list[Level]
     vocabulary: int
 
+    def levels(self, order: int, continuation: bool = True) -> list[Level]:
+        """Return the orders up to one, or up to the highest counted if that is less.
+
+        Args:
+            order: n of the longest n-grams.
+            continuation: whether lower orders count what comes before; otherwise occurrences.
+        """
+        order = min(order, len(self.occurring))
+        lower = self.continuing if continuation else self.occurring
+        return [*lower[: order - 1], self.occurring[order - 1]]
+
     def model(self, order: int) -> "KneserNey":
         """Return the model of one order, or of the highest counted if that is less."""
-        order = min(order, len(self.occurring))
-        return KneserNey(
-            [*self.continuing[: order - 1], self.occurring[order - 1]], self.vocabulary
-        )
+        return KneserNey(self.levels(order), self.vocabulary)
+
+
+def places(levels: list[Level], vocabulary: int, ids_BN: NDArray[np.integer]) -> list[Ints]:
+    """Return, for n = 0, 1, ..., the place of the n-gram that ends at each character, or -1.
+
+    Args:
+        levels: of order 1 upwards.
+        vocabulary: number of symbols, V.
+        ids_BN: one text, or several of one length.
+    """
+    ids_BN = ids_BN.astype(np.int64)
+    found = [np.zeros(ids_BN.shape, dtype=np.int64)]
+    for n, level in enumerate(levels, start=1):
+        context = np.full(ids_BN.shape, -1 if n > 1 else 0, dtype=np.int64)
+        context[..., 1:] = found[-1][..., :-1]
+        numbers = context * vocabulary + ids_BN
+        at = np.minimum(np.searchsorted(level.codes_G, numbers), len(level.codes_G) - 1)
+        found.append(np.where((level.codes_G[at] == numbers) & (context >= 0), at, -1))
+    return found
 
 
 class KneserNey:
@@ -115,12 +152,13 @@ class KneserNey:
     Args:
         levels: of order 1 upwards.
         vocabulary: number of symbols, V.
+        kinds: of discounts, 3 or 1.
     """
 
-    def __init__(self, levels: list[Level], vocabulary: int) -> None:
+    def __init__(self, levels: list[Level], vocabulary: int, kinds: int = 3) -> None:
         self.levels = levels
         self.vocabulary = vocabulary
-        self.discounts = [discounts(level.counts_G) for level in levels]
+        self.discounts = [discounts(level.counts_G, kinds) for level in levels]
         self._mass: list[Floats] = []  # what each n-gram adds to the probability of its symbol
         self._rest: list[Floats] = []  # g of each context; nan if nothing was seen behind it
         self._first: list[Ints] = []  # where each context's successors begin
@@ -136,32 +174,16 @@ class KneserNey:
             self._first.append(np.searchsorted(context_G, np.arange(contexts + 1)))
             contexts = len(level.codes_G)
 
-    def places(self, ids_BN: NDArray[np.integer]) -> list[Ints]:
-        """Return, for n = 0, 1, ..., the place of the n-gram that ends at each character, or -1.
-
-        Args:
-            ids_BN: one text, or several of one length.
-        """
-        ids_BN = ids_BN.astype(np.int64)
-        found = [np.zeros(ids_BN.shape, dtype=np.int64)]
-        for n, level in enumerate(self.levels, start=1):
-            context = np.full(ids_BN.shape, -1 if n > 1 else 0, dtype=np.int64)
-            context[..., 1:] = found[-1][..., :-1]
-            numbers = context * self.vocabulary + ids_BN
-            at = np.minimum(np.searchsorted(level.codes_G, numbers), len(level.codes_G) - 1)
-            found.append(np.where((level.codes_G[at] == numbers) & (context >= 0), at, -1))
-        return found
-
     def nats(self, ids_N: NDArray[np.integer], known: int) -> Floats:
         """Return the nats of ids_N[known:], each from all characters before it."""
-        places = self.places(ids_N)
+        found = places(self.levels, self.vocabulary, ids_N)
         p_T = np.full(len(ids_N) - known, 1 / self.vocabulary)
         before = np.arange(known, len(ids_N)) - 1
         for n in range(1, len(self.levels) + 1):
-            context = np.where(before >= 0, places[n - 1][before], 0 if n == 1 else -1)
+            context = np.where(before >= 0, found[n - 1][before], 0 if n == 1 else -1)
             rest = self._rest[n - 1][context]
             use = (context >= 0) & ~np.isnan(rest)
-            gram = places[n][known:]
+            gram = found[n][known:]
             mass = np.where(gram >= 0, self._mass[n - 1][gram], 0.0)
             p_T = np.where(use, np.nan_to_num(mass) + rest * p_T, p_T)
         nats_T: Floats = -np.log(p_T)

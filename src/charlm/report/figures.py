@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 from charlm.report.leaderboard import ESTIMATORS, Result, Row
 
 GREY, PALE = "0.45", "0.6"
+MOST_BITS = 1.15
+"""Where the entropy ladder ends, in times of a uniform guess's bits."""
+
 MOST_LABELS = 36
 """Labels that fit one above the other into the entropy ladder."""
 
@@ -143,8 +146,9 @@ def ladder_picture(rows: list[Row], entropy: dict[str, Any], literature: dict[st
             axes.axhline(lowest, color="black", linewidth=0.8, linestyle=":")
     left.set_xlabel("characters of context")
     left.set_ylabel("bits per character")
-    left.legend(frameon=False, loc="lower left")
-    left.set_ylim(0, _draw_levels(right, rows, entropy["compressors"], literature))
+    left.legend(frameon=False, loc="upper right")
+    most = MOST_BITS * math.log2(max(2, entropy["symbols"]))
+    left.set_ylim(0, _draw_levels(right, rows, entropy["compressors"], literature, most))
     return as_svg(figure, "ladder")
 
 
@@ -178,8 +182,12 @@ def _draw_levels(
     rows: list[Row],
     compressors: list[dict[str, Any]],
     literature: dict[str, float],
+    most: float,
 ) -> float:
-    """Draw each model, compressor and published entropy as a named point; return their top."""
+    """Draw each model, compressor and published entropy as a named point; return their top.
+
+    What lies above `most` would squeeze all others together: its point is there, its label true.
+    """
     models = zip(rows, colours(len(rows)), strict=True)
     points = [
         (row["streaming"]["holdout"]["bits_per_char"], row["model"], colour, "o")
@@ -191,14 +199,15 @@ def _draw_levels(
     ]
     points += [(bits, title, PALE, "_") for title, bits in literature.items()]
     points.sort(key=lambda point: point[:2])
-    top = 1.03 * points[-1][0]
-    heights = spread([bits for bits, *_ in points], top / MOST_LABELS)
+    top = 1.03 * min(points[-1][0], most) or 1.0  # a text of one symbol costs nothing
+    heights = spread([min(bits, most) for bits, *_ in points], top / MOST_LABELS)
     for (bits, title, colour, marker), height in zip(points, heights, strict=True):
+        level = min(bits, most)
         published = marker == "_"
-        axes.plot(0, bits, marker, color=colour, clip_on=False)
+        axes.plot(0, level, marker, color=colour, clip_on=False)
         axes.annotate(
             f"{title}: {bits:g}" if published else f"{title} {bits:.3f}",
-            (0, bits),
+            (0, level),
             (0.25, height),
             va="center",
             fontsize="small",

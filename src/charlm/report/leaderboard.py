@@ -9,12 +9,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from charlm.data.encoding import DIGESTS, SPLITS
 from charlm.errors import UserError
 from charlm.files import read_array, read_json
 from charlm.timings import training_key
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from charlm.data.encoding import Ids
 
 HELD_OUT = (*SPLITS[1:], "holdout")
 """The parts of the text that no ranked model was trained on; the holdout is both together."""
@@ -30,6 +37,12 @@ ESTIMATORS = {
     "chao_shen": "Chao-Shen",
 }
 
+PIECE = 512
+"""Characters of a piece of text: for errors over the text."""
+
+SMALLEST = 0.001
+"""Bits per character: a difference below it is called a tie, however sure it is."""
+
 Row = dict[str, Any]
 
 
@@ -42,6 +55,7 @@ class Result:
         metrics: content of metrics.json.
         sample: the drawn text.
         excerpt: as `charlm.evaluation.metrics.excerpt` returns it.
+        pieces: bits per character of each piece of validation; none where no array has them.
         curve: rows of curve.csv; none for an ensemble, and for a model that only counts.
         activations: content of activations.json; {} likewise.
         ensemble: content of ensemble.json; None for a run.
@@ -53,6 +67,7 @@ class Result:
     metrics: dict[str, Any]
     sample: str
     excerpt: dict[str, Any]
+    pieces: list[float]
     curve: list[dict[str, float]]
     activations: dict[str, Any]
     ensemble: dict[str, Any] | None
@@ -66,7 +81,11 @@ class Result:
 
 
 def read_result(
-    results: Path, name: str, excerpt: Callable[[Any], dict[str, Any]], repeats: Iterable[str] = ()
+    results: Path,
+    name: str,
+    excerpt: Callable[[Any], dict[str, Any]],
+    pieces: Callable[[Any], list[float]],
+    repeats: Iterable[str] = (),
 ) -> Result:
     """Read the results of a run or an ensemble.
 
@@ -74,23 +93,43 @@ def read_result(
         results: the folder with NAME/metrics.json and more.
         name: of the run or the ensemble.
         excerpt: makes an excerpt of the log-probabilities.
+        pieces: returns their bits per character on each piece of validation.
         repeats: names of runs that differ from it by their seed alone.
 
     Raises:
         UserError: a file that every result has is missing, or a file is damaged.
     """
     folder = results / name
+    metrics, sample = read_json(folder / "metrics.json"), _read_sample(folder / "sample.txt")
+    log_p_RV = read_array(folder / "log_probabilities.npy")
     return Result(
         name=name,
-        metrics=read_json(folder / "metrics.json"),
-        sample=_read_sample(folder / "sample.txt"),
-        excerpt=excerpt(read_array(folder / "log_probabilities.npy")),
+        metrics=metrics,
+        sample=sample,
+        excerpt=excerpt(log_p_RV),
+        pieces=pieces(log_p_RV),
         curve=read_curve(folder / "curve.csv"),
         activations=_read_if_there(folder / "activations.json") or {},
         ensemble=_read_if_there(folder / "ensemble.json"),
         dynamic=_read_if_there(folder / "dynamic.json") or None,
         repeats=[read_json(results / repeat / "metrics.json") for repeat in repeats],
     )
+
+
+def pieces(log_p_RV: "NDArray[np.floating]", targets_N: "Ids") -> list[float]:
+    """Return bits per character on each whole piece of a text, of `PIECE` characters.
+
+    Args:
+        log_p_RV: log-probabilities of every symbol at the first R of its characters and more.
+        targets_N: ids of the text.
+    """
+    count = min(len(log_p_RV), len(targets_N)) // PIECE
+    if not count:
+        return []
+    places = np.arange(count * PIECE)
+    nats = -log_p_RV[places, targets_N[: len(places)].astype(np.int64)].astype(np.float64)
+    means: list[float] = (nats.reshape(count, PIECE).mean(axis=1) / math.log(2)).tolist()
+    return means
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
@@ -130,6 +169,7 @@ def rank(results: list[Result], seconds: dict[str, float]) -> list[Row]:
         seconds: of training by run, as far as they are known.
     """
     members = {result.name: result.members for result in results if result.members}
+    first = min(results, key=lambda result: _validation(result, "nats_per_char"))
     rows = [
         {
             "model": result.name,
@@ -137,12 +177,31 @@ def rank(results: list[Result], seconds: dict[str, float]) -> list[Row]:
             "parameters": result.metrics["parameters"],
             "context_length": result.metrics["context_length"],
             **{protocol: _losses(result.metrics.get(protocol)) for protocol in PROTOCOLS},
+            "behind": behind(first, result),
             "over_seeds": over_seeds([result.metrics, *result.repeats]),
             "training_seconds": total_seconds(result.name, members, seconds),
         }
         for result in results
     ]
     return sorted(rows, key=lambda row: row["streaming"]["validation"]["nats_per_char"])
+
+
+def _validation(result: Result, unit: str) -> float:
+    value: float = result.metrics["streaming"]["validation"][unit]
+    return value
+
+
+def behind(first: Result, other: Result) -> dict[str, Any]:
+    """Return how far a model is behind the first, bits per character, and whether that is a tie.
+
+    The error is the standard error of the difference over pieces of validation: it says whether
+    another text of the kind could turn the order round. Below two errors, or a thousandth of a bit,
+    it is a tie.
+    """
+    bits = _validation(other, "bits_per_char") - _validation(first, "bits_per_char")
+    differences = [b - a for a, b in zip(first.pieces, other.pieces, strict=False)]
+    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return {"bits": bits, "error": error, "tie": bits < max(2 * error, SMALLEST)}
 
 
 def _losses(parts: dict[str, dict[str, float]] | None) -> dict[str, dict[str, float]] | None:
@@ -321,7 +380,7 @@ class Bar:
     """A bar of the report's first picture.
 
     Attributes:
-        bits: per character, on the holdout.
+        bits: per character, on validation.
         name: of what reaches it.
         remark: to stand beside it.
         kind: model; learning, for what learns while it is scored; reference, without any model.
@@ -334,9 +393,7 @@ class Bar:
 
 
 def bars(results: list[Result], rows: list[Row], entropy: dict[str, Any]) -> list[Bar]:
-    """Return the losses on the holdout, streaming, the lowest first.
-
-    What is worse than a uniform guess is left out, so that the others can be told apart.
+    """Return the losses on validation, streaming, the lowest first.
 
     Args:
         results: of the ranked models.
@@ -351,12 +408,12 @@ def bars(results: list[Result], rows: list[Row], entropy: dict[str, Any]) -> lis
     for row in rows:
         seconds = row["training_seconds"]
         remark = "" if seconds is None else format_seconds(seconds)
-        bits = row["streaming"]["holdout"]["bits_per_char"]
+        bits = row["streaming"]["validation"]["bits_per_char"]
         drawn.append(Bar(bits, row["model"], remark, "model"))
-    learning = [(row["name"], row["holdout"]) for row in entropy["compressors"]]
-    learning += [(each.name, each.dynamic["holdout"]) for each in results if each.dynamic]
+    learning = [(row["name"], row["validation"]) for row in entropy["compressors"]]
+    learning += [(each.name, each.dynamic["validation"]) for each in results if each.dynamic]
     drawn += [Bar(loss["bits_per_char"], name, "learning", "learning") for name, loss in learning]
-    return sorted(bar for bar in drawn if bar.bits <= uniform)
+    return sorted(drawn)
 
 
 def symbol_entropy(entropy: dict[str, Any]) -> float | None:

@@ -9,11 +9,8 @@ from typing import Any
 
 import jinja2
 
-from charlm.report import figures, leaderboard
+from charlm.report import figures, ideas, leaderboard
 from charlm.report.leaderboard import Result, Row, Times
-
-TIE = 0.001
-"""Bits per character: two models that are closer than this are called equal."""
 
 CONFIDENTLY_WRONG = 0.5
 """Nats per character above a uniform guess from which an untrained model is named as such."""
@@ -30,6 +27,8 @@ class Findings:
         entropy: content of results/entropy.json.
         published: the published figures of this text, with ours; None if there are none.
         times: the recorded seconds of training.
+        ideas: what ideas bought on this text, as `charlm.report.ideas.load` returns it; None if
+            nothing was recorded.
     """
 
     text: str
@@ -38,6 +37,7 @@ class Findings:
     entropy: dict[str, Any]
     published: dict[str, Any] | None
     times: Times
+    ideas: dict[str, Any] | None = None
 
 
 def tables(findings: Findings) -> dict[str, Any]:
@@ -79,17 +79,18 @@ def page(findings: Findings, rows: list[Row]) -> str:
         held={row["order"]: row for row in entropy["held_out"]},
         uniform=uniform / math.log(2),
         symbol_entropy=leaderboard.symbol_entropy(entropy),
+        ideas=ideas.section(findings.ideas) if findings.ideas else None,
         bars=leaderboard.bars(results, rows, entropy),
-        tie=TIE,
         confidently_wrong=CONFIDENTLY_WRONG,
         timed=any(row["training_seconds"] for row in rows),
         trained=trained,
         runs=[result.name for result in results if result.ensemble is None],
         wrong=[name for name, nats in starts.items() if nats > uniform + CONFIDENTLY_WRONG],
         excerpts={result.name: result.excerpt for result in results},
-        curves=figures.learning_picture(results, rows) if trained else "",
+        # Their axes are logarithmic, and the losses on a text of one symbol are zero.
+        curves=figures.learning_picture(results, rows) if trained and uniform else "",
         ladder=figures.ladder_picture(rows, entropy, published["literature"] if published else {}),
-        start=figures.start_picture(results, uniform) if trained else "",
+        start=figures.start_picture(results, uniform) if trained and uniform else "",
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from charlm.cli import one_line_errors
+from charlm.config import params
 from charlm.files import read_json
 from charlm.report.leaderboard import (
     Row,
@@ -78,6 +79,16 @@ def _origins(local: Times, recorded: Times) -> str:
     return f"training: {'; '.join(parts) or 'no seconds are known of these trainings'}"
 
 
+def first_experiment(settings: params.Params) -> str:
+    """Return a command that trains the first model for twice as long, which counting cannot be."""
+    trained = [run for run in settings.runs.values() if run.training.steps]
+    name = "bigram" if "bigram" in settings.runs else trained[0].entry if trained else ""
+    if not name:
+        return "dvc exp run -S sampling.temperature=0.5"
+    steps = settings.models[name].training.steps or 1
+    return f"dvc exp run -S models.{name}.{settings.scale}.steps={2 * steps}"
+
+
 @click.command()
 @one_line_errors
 def main() -> None:
@@ -89,13 +100,14 @@ def main() -> None:
     """
     rows, keys = read_json(Path("reports/leaderboard.json")), training_keys(MODELS, ENCODED)
     click.echo(as_text(rows, local_times(TIMINGS, keys), recorded_times(RECORDED, keys)))
+    experiment = first_experiment(params.load())
     click.echo(
         "\n"
         "Look next at:\n"
         "  reports/report.html                      curves, the entropy ladder, samples\n"
         "  make ui                                  every run in MLflow\n"
         "  source .venv/bin/activate                then a first experiment, and how it compares:\n"
-        "  dvc exp run -S models.bigram.quick.steps=20000\n"
+        f"  {experiment}\n"
         "  charlm experiments"
     )
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -40,12 +40,12 @@ PASS_ON_S = 5.0
 """Seconds after which a stage that did not end is told to once more."""
 
 
-def stages_to_run(settings: params.Params, targets: tuple[str, ...]) -> list[Task]:
+def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> list[Task]:
     """Return the stages that are not up to date, and all that depend on them.
 
     Args:
-        settings: content of params.yaml.
         targets: stages to be brought up to date, with all that they depend on; none means all.
+        threads: returns how many cores a stage keeps busy.
 
     Raises:
         UserError: dvc.yaml or dvc.lock cannot be read, or has no such stage.
@@ -53,6 +53,7 @@ def stages_to_run(settings: params.Params, targets: tuple[str, ...]) -> list[Tas
     # Importing DVC takes longer than the check that comes before.
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     seconds = expected_seconds()
     tasks: dict[Any, Task] = {}
@@ -61,7 +62,13 @@ def stages_to_run(settings: params.Params, targets: tuple[str, ...]) -> list[Tas
             graph = repo.index.graph  # an edge leads from a stage to what it depends on
             needs_of = {stage: set(graph.successors(stage)) for stage in graph}
             order = list(TopologicalSorter(needs_of).static_order())
-            wanted = {stage for target in targets for stage in repo.stage.collect(target)}
+            named = {stage.addressing: [stage] for stage in order}
+            # To collect what is no whole name, DVC reads everything anew.
+            wanted = {
+                stage
+                for target in targets
+                for stage in named.get(target) or repo.stage.collect(target)
+            }
             for stage in reversed(order):
                 wanted |= needs_of[stage] if stage in wanted else set()
             for stage in order:
@@ -72,7 +79,12 @@ def stages_to_run(settings: params.Params, targets: tuple[str, ...]) -> list[Tas
                     name = stage.addressing
                     needs = frozenset(one.addressing for one in needed)
                     expected = seconds.get(name, TYPICAL_S)
-                    tasks[stage] = Task(name, needs, threads(name, settings), expected)
+                    tasks[stage] = Task(name, needs, threads(name), expected)
+    except SCMError:
+        raise UserError(
+            "no git repository here: run `git init`, or `dvc config --local core.no_scm true` to "
+            "go without one"
+        ) from None
     except DvcException as error:
         raise UserError(" ".join(str(error).split())) from None
     return list(tasks.values())
@@ -190,11 +202,24 @@ def main(targets: tuple[str, ...], jobs: int | None) -> None:
       charlm repro --jobs 2 evaluate@lstm
     """
     settings = check.check_file(Path("params.yaml"))
+    sys.exit(reproduce(targets, jobs, lambda stage: threads(stage, settings)))
+
+
+def reproduce(
+    targets: tuple[str, ...], jobs: int | None, threads: Callable[[str], int] = lambda stage: 1
+) -> int:
+    """Bring the pipeline of the working directory up to date; return the exit status.
+
+    Args:
+        targets: as of `stages_to_run`.
+        jobs: stages at a time; None means as many as cores.
+        threads: as of `stages_to_run`.
+    """
     with alone():
-        tasks = stages_to_run(settings, targets)
+        tasks = stages_to_run(targets, threads)
         if not tasks:
             click.echo("Data and pipelines are up to date.", err=True)
-            return
+            return 0
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         schedule, workers = Schedule(tasks, jobs or cores()), Workers()
         try:
@@ -203,7 +228,7 @@ def main(targets: tuple[str, ...], jobs: int | None) -> None:
             workers.close()
     if status == 130:
         click.echo("stopped; what was finished is kept, and the next call goes on from there")
-    sys.exit(status)
+    return status
 
 
 def cores() -> int:

@@ -22,6 +22,7 @@ NOISE = (
     "To enable auto staging",
     "\tdvc config",
     "WARNING: 'data/none' is empty",
+    "WARNING: 'models/",  # a side of ideas whose models are not kept
 )
 """Beginnings of lines that DVC prints for every stage, and that are left out."""
 

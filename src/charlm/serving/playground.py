@@ -7,12 +7,10 @@ Shapes: T time, V vocabulary.
 """
 
 import contextlib
-import errno
 import ipaddress
 import json
 import math
 import reprlib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -36,6 +34,7 @@ from charlm.config import params
 from charlm.errors import UserError
 from charlm.files import read_json
 from charlm.models.base import LanguageModel, State, start_torch
+from charlm.serving.ports import listen
 
 MODELS, RESULTS = Path("models"), Path("results")
 
@@ -247,21 +246,6 @@ def app(
         return JSONResponse({"error": line}, 422)
 
     return api
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
-
-    Raises:
-        UserError: the port is taken, or the address is not one of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(f"--port: {port} is in use; choose another, or 0 for any") from None
-        raise UserError(f"cannot listen: {error.strerror}") from None
 
 
 @click.command()

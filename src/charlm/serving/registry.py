@@ -37,6 +37,18 @@ def main(name: str | None) -> None:
     Example:
       mlflow models serve --env-manager local --port 5001 -m $(charlm register)
     """
+    click.echo(register(name))
+
+
+def register(name: str | None) -> str:
+    """Register the ranked models of models/; return the address of one of them.
+
+    Args:
+        name: of the model; None means the best one.
+
+    Raises:
+        UserError: there are none, or not this one, or MLflow failed.
+    """
     settings = params.load()
     there = [each for each in settings.ranked if (MODELS / each / "weights.safetensors").is_file()]
     if not there:
@@ -57,7 +69,7 @@ def main(name: str | None) -> None:
         err=True,
     )
     chosen = f"{corpus}@{BEST}" if name is None else f"{corpus}-{name}/{versions[name].version}"
-    click.echo(f"models:/{chosen}")
+    return f"models:/{chosen}"
 
 
 def validation_bits(path: Path) -> float:

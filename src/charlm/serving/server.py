@@ -14,6 +14,10 @@ import sqlalchemy
 
 from charlm.cli import one_line_errors
 from charlm.errors import UserError
+from charlm.serving.ports import check_free
+
+OWN_NAMES = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "[::1]", "[::1]:*")
+"""What stays allowed beside the names: MLflow takes a list in place of its own."""
 
 WAIT_S = 5
 """Seconds that a database or a store may take to answer."""
@@ -23,19 +27,27 @@ WAIT_S = 5
 @click.option("--database", envvar="DATABASE", help="postgresql://USER:PASSWORD@HOST/NAME")
 @click.option("--artifacts", envvar="ARTIFACTS", help="s3://BUCKET or s3://BUCKET/FOLDER")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 for all networks.")
-@click.option("--port", default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option(
+    "--name", "names", multiple=True, help="A name that it is called by, beside its numbers."
+)
 @one_line_errors
-def main(database: str | None, artifacts: str | None, host: str, port: int) -> None:
+def main(
+    database: str | None, artifacts: str | None, host: str, port: int, names: tuple[str, ...]
+) -> None:
     """Serve MLflow's pages and the runs of a team until Ctrl-C.
 
     Addresses are read from DATABASE and ARTIFACTS, so that no list of processes shows a password.
     The store's keys are boto3's own: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and
     MLFLOW_S3_ENDPOINT_URL if it is not Amazon's. Who trains sets MLFLOW_TRACKING_URI, no key.
+    MLflow answers to localhost and to numbers of private networks; any other name it refuses,
+    unless --name allows it.
 
     \b
     Example:
       DATABASE=postgresql://me:secret@localhost/mlflow make server
     """
+    check_free(host, port)
     check_database(database or "")
     check_store(artifacts or "")
     os.environ |= {
@@ -49,6 +61,9 @@ def main(database: str | None, artifacts: str | None, host: str, port: int) -> N
     shown = sqlalchemy.make_url(database or "").render_as_string(hide_password=True)
     click.echo(f"MLflow on http://{host}:{port} (Ctrl-C ends it): {shown}, {artifacts}", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
+    if names:
+        allowed = [*names, *(f"{name}:{port}" for name in names), *OWN_NAMES]
+        command += ["--allowed-hosts", ",".join(allowed)]
     os.execv(sys.executable, [*command, "--uvicorn-opts", "--log-level warning"])
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from filelock import FileLock
 
 from charlm.errors import masked
@@ -26,6 +27,9 @@ DATABASE = "mlflow.db"
 """In the project's root, where no other tracking server is named."""
 
 LOCK = ".mlflow.lock"
+
+OWNER = "charlm.process"
+"""Tag of a run: the process that it is of."""
 
 FLUSH_S = 5.0
 """Seconds between two batches of metrics, so that a run can be watched without slowing it."""
@@ -48,8 +52,19 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def address(root: Path) -> str:
-    """Return the address of the tracking server: of the environment, or of the root's database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / DATABASE}"
+    """Return the address of the tracking server: of the environment, or of the root's database.
+
+    A relative path is relative to the root: a queued experiment's own folder is removed with it.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if not given:
+        return f"sqlite:///{root / DATABASE}"
+    scheme, _, path = given.partition("sqlite:///")
+    if not scheme and path and not Path(path).is_absolute() and path != ":memory:":
+        return f"sqlite:///{root / path}"
+    if ":" not in given:  # a folder
+        return str(root / given)
+    return given
 
 
 def make_database(root: Path) -> None:
@@ -88,11 +103,41 @@ def connect(experiment: str, root: Path) -> tuple["MlflowClient", str]:
             artifacts.move_along(root / DATABASE, root)
         found = client.get_experiment_by_name(experiment)
         if found is not None:
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
+                say(f"the experiment {experiment} had been deleted in MLflow: it is restored")
             return client, found.experiment_id
         place = artifacts.location(root) if own else None
         # Without it MLflow's pages open on what they have for language model agents.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return client, client.create_experiment(experiment, place, kind)
+
+
+def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
+    """Close runs as KILLED whose process on this machine is gone: nobody else would.
+
+    Args:
+        client: as `connect` returns it.
+        experiment_id: of the experiment to look in.
+    """
+    running = "attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment_id], running, max_results=1000):
+        owner = run.data.tags.get(OWNER, "").split()
+        if len(owner) == 3 and owner[0] == platform.node() and not _alive(*owner[1:]):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def owner(process: psutil.Process) -> str:
+    """Return what tells a process from all others: machine, number and moment of its start."""
+    return f"{platform.node()} {process.pid} {process.create_time()}"
+
+
+def _alive(process_id: str, started: str) -> bool:
+    try:
+        began: float = psutil.Process(int(process_id)).create_time()
+        return abs(began - float(started)) < 1
+    except (psutil.Error, ValueError):
+        return False
 
 
 def runs_that_made(client: "MlflowClient", experiment_id: str, weights: str) -> list[Any]:
@@ -113,7 +158,8 @@ class Client:
     Args:
         experiment: name of the MLflow experiment, made if it does not exist.
         root: the project's root.
-        pipeline: name and identity of what DVC runs, as `running` returns them; the parent of runs.
+        pipeline: name, identity and process of what DVC runs, as `running` returns them; the parent
+            of runs.
         watch: whether runs get what the machine does meanwhile: processor, memory, disk, network,
             GPU.
     """
@@ -122,7 +168,7 @@ class Client:
         self,
         experiment: str,
         root: Path,
-        pipeline: tuple[str, str] | None = None,
+        pipeline: tuple[str, str, str] | None = None,
         watch: bool = False,
     ) -> None:
         self._client: MlflowClient | None = None
@@ -138,6 +184,7 @@ class Client:
         self._flushed = time.monotonic()
         try:
             self._client, self._experiment_id = connect(experiment, root)
+            close_abandoned(self._client, self._experiment_id)
         except Exception as error:
             self._give_up(error)
 
@@ -187,6 +234,11 @@ class Client:
         """Close the run as FAILED or KILLED."""
         if self._run_id:
             self._guard(lambda client: self._fail(client, status))
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of the experiment; empty if it could not be had."""
+        return self._experiment_id
 
     @property
     def works(self) -> bool:
@@ -253,8 +305,8 @@ class Client:
             if run := self._whole(client):
                 client.update_run(run.info.run_id, status="RUNNING")
                 return str(run.info.run_id)
-            name, identity = self._pipeline
-            tags = {**_surroundings(self._root), "pipeline.identity": identity}
+            name, identity, process = self._pipeline
+            tags = {**_surroundings(self._root), "pipeline.identity": identity, OWNER: process}
             tags |= {"mlflow.source.name": "dvc", "charlm.kind": "pipeline"}
             del tags["dvc.stage"]
             run = client.create_run(self._experiment_id, tags=tags, run_name=name)
@@ -271,7 +323,7 @@ class Client:
     ) -> None:
         from mlflow.entities import Dataset, DatasetInput, Param
 
-        tags = {**_surroundings(self._root), **tags}
+        tags = {**_surroundings(self._root), OWNER: owner(psutil.Process()), **tags}
         if "training.identity" in tags:
             wanted = f"tags.`training.identity` = '{tags['training.identity']}'"
             found = client.search_runs([self._experiment_id], wanted, max_results=1)
@@ -280,6 +332,7 @@ class Client:
                 self._run_id = found[0].info.run_id
                 self._parent_id = found[0].data.tags.get("mlflow.parentRunId", "")
                 self._set_status(client, "RUNNING")
+                client.set_tag(self._run_id, OWNER, tags[OWNER])
                 points = client.get_metric_history(self._run_id, "validation_nats")
                 self._known = {point.step for point in points}
                 self._watch_machine(goes_on=True)
@@ -375,8 +428,18 @@ def warn(reason: str) -> None:
             f"its database is of an earlier MLflow; make a copy of {DATABASE}, then run "
             f"`mlflow db upgrade sqlite:///{DATABASE}` in the project's folder"
         )
+    if "Invalid Host header" in line or "DNS rebinding" in line:
+        line = (
+            "the server does not know the name that it is called by: start it with that name "
+            "(`make server NAME=mlflow.example.org`, or MLflow's --allowed-hosts)"
+        )
+    say(f"MLflow tracking is off from here on: {line}")
+
+
+def say(line: str) -> None:
+    """Warn in one line."""
     with contextlib.suppress(OSError):  # a training that has ended hears nothing any more
-        print(f"warning: MLflow tracking is off from here on: {line}", file=sys.stderr, flush=True)
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def _log(

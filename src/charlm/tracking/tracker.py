@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import os
-import platform
 import queue
 import select
 import subprocess
@@ -24,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
-from charlm.tracking.client import Client, make_database, warn
+from charlm.tracking.client import Client, make_database, owner, warn
 from charlm.tracking.metrics import point_metrics
 
 if TYPE_CHECKING:
@@ -46,12 +45,18 @@ WAIT_S = 60.0
 """Seconds after a training's end for which its tracking process goes on sending, even alone."""
 
 
-def running() -> tuple[str, str] | None:
-    """Return name and identity of what runs just now: an experiment, or a run of the graph."""
+def running() -> tuple[str, str, str] | None:
+    """Return what runs just now, an experiment or the graph: name, identity and process."""
     if "DVC_STAGE" not in os.environ:
         return None
+    program, process = _program()
     if name := os.environ.get("DVC_EXP_NAME"):
-        return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}"
+        return name, f"{name} {os.environ.get('DVC_EXP_BASELINE_REV', '')}", process
+    return (program, hashlib.sha256(process.encode()).hexdigest(), process) if program else None
+
+
+def _program() -> tuple[str, str]:
+    """Return name and process of what runs the graph; both empty if nothing does."""
     parents: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         parents = psutil.Process().parents()
@@ -59,9 +64,8 @@ def running() -> tuple[str, str] | None:
         with contextlib.suppress(psutil.Error):
             words = [Path(word).name for word in process.cmdline()[:3]]
             if program := next((PROGRAMS[word] for word in words if word in PROGRAMS), None):
-                started = f"{platform.node()} {process.pid} {process.create_time()}"
-                return program, hashlib.sha256(started.encode()).hexdigest()
-    return None
+                return program, owner(process)
+    return "", ""
 
 
 class Tracker:

@@ -6,6 +6,7 @@ never stopped. A lock keeps a second training from using the file; the system re
 process dies.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -25,11 +26,18 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from charlm.errors import UserError
-from charlm.files import sha256, write_bytes
+from charlm.files import project_root, sha256, write_bytes
 from charlm.models.base import LanguageModel, State
 
-FOLDER = Path(".checkpoints")
-"""Apart from the outputs, which DVC removes before a stage runs; git and DVC ignore it."""
+FOLDER = ".checkpoints"
+"""In the project's root: apart from the outputs, which DVC removes before a stage runs, and from
+the copy that a queued experiment runs in. Git and DVC ignore it."""
+
+DIGITS = 12
+"""Of the fingerprint in a checkpoint's name: trainings of one run do not meet."""
+
+OLD_S = 7 * 24 * 3600
+"""Seconds after which the checkpoint of a training that nobody went on with is removed."""
 
 
 class Interrupted(Exception):
@@ -59,6 +67,14 @@ class Checkpoint:
     content: dict[str, Any]
 
 
+def folder() -> Path:
+    """Return where checkpoints lie: in the project's root, or here if there is no project."""
+    try:
+        return project_root() / FOLDER
+    except UserError:
+        return Path(FOLDER)
+
+
 def fingerprint(parts: Iterable[Any]) -> str:
     """Return one digest of everything that decides what a training becomes.
 
@@ -77,11 +93,14 @@ def fingerprint(parts: Iterable[Any]) -> str:
 class CheckpointFile:
     """The checkpoint of one training, and the signals that ask it to stop.
 
+    Its file is FOLDER/NAME-FINGERPRINT.
+
     Within `with`, no other training can use the file, and Ctrl-C or SIGTERM makes `due` true
     instead of ending the process; a second Ctrl-C ends it.
 
     Args:
-        path: of the file.
+        folder: of the file.
+        name: of the run.
         identity: fingerprint of the training; a checkpoint of another training is not used.
         seconds: between two checkpoints.
 
@@ -89,11 +108,12 @@ class CheckpointFile:
         UserError: on entering, if another process uses the file.
     """
 
-    def __init__(self, path: Path, identity: str, seconds: float) -> None:
-        self._path = path
+    def __init__(self, folder: Path, name: str, identity: str, seconds: float) -> None:
+        self._name = name
+        self._path = folder / f"{name}-{identity[:DIGITS]}"
         self._identity = identity
         self._seconds = seconds
-        self._lock = FileLock(path.with_suffix(".lock"), timeout=0)
+        self._lock = FileLock(self._path.with_suffix(".lock"), timeout=0)
         self._saved = time.monotonic()
         self._signal = 0
         self._handlers: dict[int, Any] = {}
@@ -104,7 +124,7 @@ class CheckpointFile:
             self._lock.acquire()
         except Timeout:
             raise UserError(
-                f"{self._path.stem} is being trained by another process: wait for it or stop it"
+                f"{self._name} is being trained by another process: wait for it or stop it"
             ) from None
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._ask)
@@ -124,6 +144,11 @@ class CheckpointFile:
         if self._signal:
             raise KeyboardInterrupt
         self._signal = number
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal asked for an end."""
+        return bool(self._signal)
 
     @property
     def due(self) -> bool:
@@ -160,8 +185,12 @@ class CheckpointFile:
             raise Interrupted(self._signal, content["step"])
 
     def remove(self) -> None:
-        """Remove the file, once the training has ended and its outputs are written."""
+        """Remove the file, once the outputs of the training are written, and what is old."""
         self._path.unlink(missing_ok=True)
+        for other in self._path.parent.glob(f"{self._name}-{'?' * DIGITS}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - other.stat().st_mtime > OLD_S:
+                    other.unlink()
 
 
 def capture(

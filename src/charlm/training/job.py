@@ -83,7 +83,7 @@ class Job:
         )
         name = f"{run.name}-{self.ranks.rank}" if self.ranks.rank else run.name
         self.checkpoints = checkpoint.CheckpointFile(
-            checkpoint.FOLDER / name, self.identity, seconds
+            checkpoint.folder(), name, self.identity, seconds
         )
         self.resumed = 0
         self.curve: list[Point] = []

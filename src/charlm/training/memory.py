@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from charlm.config.training import Training
     from charlm.saved_model import Config
 
-COPIES = {"sgd": 1, "adam": 3, "adamw": 3}
-"""Numbers per weight beside the weight itself: its gradient, and what the optimiser remembers."""
+COPIES = {"sgd": 1, "adam": 3, "adamw": 3, "muon": 3}
+"""Numbers per weight beside the weight itself: its gradient, and what the optimiser remembers.
+
+With muon, matrices have two and the rest three."""
 
 FLOAT_BYTES, HALF_BYTES = 4, 2
 

@@ -21,7 +21,12 @@ from charlm.models.base import LanguageModel, State, detach
 from charlm.training import cuda_graphs
 from charlm.training.checkpoint import CheckpointFile, capture, restore
 from charlm.training.distributed import ALONE, Ranks
-from charlm.training.optimizer import learning_rate_at, make_optimizer, set_learning_rate
+from charlm.training.optimizer import (
+    Average,
+    learning_rate_at,
+    make_optimizer,
+    set_learning_rate,
+)
 
 if TYPE_CHECKING:
     from charlm.config.training import Training
@@ -110,6 +115,7 @@ class Trainer:
         self.steps = plan.steps_on(len(train_N))
         self.characters_per_step = plan.characters_per_step(len(train_N))
         self.optimizer = make_optimizer(model, plan)
+        self.average = Average(model, self.optimizer, plan.weight_averaging)
         self.weights = next(model.parameters())
         self.batches = _batches(train_N, plan, seed, features_NKV)
         self.carries = plan.batches == "streams"
@@ -118,6 +124,7 @@ class Trainer:
         # Losses stay on their device for so many steps, so that a GPU never waits for Python.
         self.chunk = max(1, min(100, plan.validate_every // 10))
         self.run: cuda_graphs.Steps = self.take_steps
+        graphs = graphs and plan.optimizer != "muon"  # its learning rate is no tensor
         if graphs and self.weights.device.type == "cuda" and ranks.size == 1:
             count = max(k for k in range(1, STEPS_PER_GRAPH + 1) if self.chunk % k == 0)
             self.run = cuda_graphs.GraphedSteps(self.take_steps, self.carries, count)
@@ -154,6 +161,7 @@ class Trainer:
             losses, self.state = self.run(next_batches, rates, self.state)
             self._record(torch.stack(losses).cpu().double(), rates, untrained)
             self._save_if_due()
+        self.average.swap()
         self.model.eval()
         return self.progress.curve
 
@@ -202,12 +210,16 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         with torch.no_grad():
             self.optimizer.step()
+            self.average.add()
         return nats.detach(), detach(state) if self.carries else None
 
     def validation_nats(self) -> float:
         """Return the validation estimate, nats per character."""
         plan = self.plan
-        return estimate(self.model, self.validation_N, plan.block, plan.validation_characters)
+        self.average.swap()
+        nats = estimate(self.model, self.validation_N, plan.block, plan.validation_characters)
+        self.average.swap()
+        return nats
 
     def _next_rates(self) -> list[float]:
         """Return a learning rate for each step of the next chunk."""

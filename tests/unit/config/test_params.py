@@ -132,7 +132,7 @@ def test_scale_picks_sizes_and_training(content):
         (
             "models.lstm.model",
             "ensemble",
-            "params.yaml: models.lstm.model: unknown model 'ensemble' (allowed: attention",
+            "params.yaml: models.lstm.model: unknown model 'ensemble' (allowed: add_one, attention",
         ),
         ("training", None, "params.yaml: training: must be a mapping ({} if empty)"),
         (
@@ -292,7 +292,7 @@ def test_a_run_is_its_entry_with_a_text_and_a_seed(content):
 
 def test_the_ranking_is_of_first_runs_on_train_and_ensembles(content):
     parsed = params.parse(content, "p")
-    assert parsed.ranked == [*parsed.models, "mixture"]
+    assert sorted(parsed.ranked) == sorted([*parsed.models, "mixture"])
     assert parsed.repeats("bigram") == ["bigram_2", "bigram_3"]
     assert parsed.repeats("lstm") == parsed.repeats("mixture") == []
     assert parsed.names == [*parsed.runs, *parsed.ensembles]
@@ -311,7 +311,7 @@ def test_a_model_that_counts_has_no_steps(content):
     run = params.parse(content, "p").run("kneser_ney")
     assert (run.training.steps, run.training.epochs) == (None, None)
     assert run.training.steps_on(1000) == 0
-    assert run.architecture == {"order": 7}
+    assert run.architecture == {"order": 7, "discounts": 3, "continuation": True}
 
 
 def test_unknown_names_are_refused_with_what_is_there(content):
@@ -467,3 +467,30 @@ def test_an_own_text_is_checked_before_anything_is_trained(content, tmp_path, te
         assert result.exit_code == 1
         assert re.search(expected, result.output)
         assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Größe.txt",
+        "with blanks.txt",
+        "[1].txt",
+        "#1.txt",
+        "a,b.txt",
+        "a=b.txt",
+        "it's.txt",
+        "{x}.txt",
+        "100 %.txt",
+        "論語.txt",
+        "https://example.org/x?a=b&c=d",
+    ],
+)
+def test_any_name_of_a_text_can_be_given_to_dvc_in_quotes(name, tmp_path):
+    """As docs/experiments.md says: -S 'corpus.path="NAME"'."""
+    from dvc.utils.hydra import apply_overrides
+
+    file = tmp_path / "params.yaml"
+    file.write_text("corpus: {path: data/none, sources: []}\n")
+    apply_overrides(file, [f'corpus.path="{name}"', f'corpus.sources=["{name}"]'])
+    content = YAML(typ="safe", pure=True).load(file)
+    assert content == {"corpus": {"path": name, "sources": [name]}}

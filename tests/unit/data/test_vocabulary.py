@@ -35,6 +35,22 @@ def test_an_unknown_symbol_is_named_with_its_position():
         Vocabulary("ab").encode("abé")
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("abé", ", which has 'e'"),
+        ("A", ", which has 'a'"),
+        ("a\\nb", r"; a shell writes a line end as \$'\\n'"),
+        ("漢", ""),
+    ],
+)
+def test_what_may_have_been_meant_is_said_and_the_symbols_are_counted(text, hint):
+    message = rf"is not in the vocabulary of 4 symbols{hint}$"
+    with pytest.raises(UserError, match=message) as caught:
+        Vocabulary("\nabe").encode(text)
+    assert len(str(caught.value)) < 120
+
+
 @pytest.mark.parametrize("symbols", ["ba", "aa"])
 def test_symbols_are_sorted_and_distinct(symbols):
     with pytest.raises(UserError, match="code point order"):

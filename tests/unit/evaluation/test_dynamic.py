@@ -100,6 +100,16 @@ def test_counts_inside_are_counted_again_on_what_was_scored(monkeypatch):
     assert torch.equal(fitted[3], TEXT[:70])
 
 
+def test_a_text_of_one_symbol_costs_nothing():
+    """There are no gradients, so there is nothing to scale steps by."""
+    torch.manual_seed(3)
+    model, _ = build("lstm", 1, 8)
+    past, text = torch.zeros(30, dtype=torch.uint8), torch.zeros(40, dtype=torch.uint8)
+    nats_N, right_N = dynamic.scores(model, past, text, HOW)
+    assert nats_N.tolist() == [0.0] * 40
+    assert right_N.all()
+
+
 def test_a_text_that_repeats_itself_is_learned():
     past, ids = torch.randint(4, (100,)), torch.tensor([0, 1, 2, 3] * 100)
     static, _ = loss.streaming(fresh(), ids)

@@ -24,6 +24,7 @@ from tests.workspace import encode_text
 
 TEXT = np.array([0, 1, 0, 1, 0, 2])
 A, B, C = range(3)
+SIZES = {"discounts": 3, "continuation": True}
 
 
 def probability(model, text, symbol):
@@ -44,6 +45,29 @@ def test_an_impossible_discount_falls_back():
     assert kneser_ney.discounts(np.array([5, 6, 7])) == kneser_ney.FALLBACK
     # D_1 = 1 - 2 Y n_2 / n_1 is 0 only if nothing is left to others: never accepted.
     assert all(d > 0 for d in kneser_ney.discounts(np.array([1, 2, 2, 3])))
+
+
+def test_one_discount_by_hand():
+    counts = np.array([1] * 8 + [2] * 4 + [3] * 2 + [4])
+    # D = n_1 / (n_1 + 2 n_2) = 8 / 16, whatever the count.
+    assert kneser_ney.discounts(counts, kinds=1) == (0.5, 0.5, 0.5)
+    # Without pairs nothing would be left of a count of one.
+    assert kneser_ney.discounts(np.array([1, 1, 3]), kinds=1) == (0.5, 0.5, 0.5)
+
+
+def test_lower_orders_may_count_occurrences():
+    levels = kneser_ney.counts(TEXT, 3, 2).levels(2, continuation=False)
+    assert levels[0].counts_G.tolist() == [3, 2, 1]
+    assert kneser_ney.counts(TEXT, 3, 2).levels(2)[0].counts_G.tolist() == [1, 1, 1]
+
+
+def test_add_one_by_hand():
+    """After a: ab 2, ac 1, of 3. After b: ba 2. After c nothing was ever seen."""
+    model = models.build("add_one", 3, 16, {"order": 2}).eval()
+    model.recount(torch.tensor(TEXT))
+    logits_BTV, _ = model(torch.tensor([[A, B, C]]))
+    expected = [[1 / 6, 3 / 6, 2 / 6], [3 / 5, 1 / 5, 1 / 5], [1 / 3, 1 / 3, 1 / 3]]
+    assert logits_BTV[0].exp().tolist() == [pytest.approx(row) for row in expected]
 
 
 def test_order_1_by_hand():
@@ -92,7 +116,7 @@ def test_probabilities_are_positive_and_sum_to_one(train, text, order):
     """For contexts seen and unseen; and the two ways to a probability agree."""
     model = kneser_ney.counts(np.array(train), 5, order).model(order)
     ids = np.array(text)
-    p_TV = model.probabilities(model.places(ids))
+    p_TV = model.probabilities(kneser_ney.places(model.levels, model.vocabulary, ids))
     assert p_TV.sum(axis=1) == pytest.approx(np.ones(len(ids)))
     assert (p_TV > 0).all()
     nats = model.nats(ids, 1)
@@ -126,7 +150,7 @@ def test_the_measured_loss_of_seven_grams(corpus_ids):
 
 
 def fitted(text, size, order):
-    model = models.build("kneser_ney", size, 16, {"order": order}).eval()
+    model = models.build("kneser_ney", size, 16, SIZES | {"order": order}).eval()
     model.recount(torch.tensor(text, dtype=torch.uint8))
     return model
 
@@ -167,7 +191,7 @@ def test_streaming_carries_its_state_although_it_is_bounded(corpus_ids):
 
 
 def config():
-    return saved_model.Config("kneser_ney", 16, "train", "abc", {"order": 3}, {}, 1, "")
+    return saved_model.Config("kneser_ney", 16, "train", "abc", SIZES | {"order": 3}, {}, 1, "")
 
 
 def test_counts_are_stored_and_loaded(tmp_path):

@@ -39,7 +39,13 @@ ENTROPY = {
         }
         for n, bits in ((1, 6.0), (2, 3.0), (3, 3.5))
     ],
-    "compressors": [{"name": "bzip2", "holdout": {"bits_per_char": 2.4, "nats_per_char": 1.6636}}],
+    "compressors": [
+        {
+            "name": "bzip2",
+            "holdout": {"bits_per_char": 2.4, "nats_per_char": 1.6636},
+            "validation": {"bits_per_char": 2.3},
+        }
+    ],
 }
 LAYERS = [
     {
@@ -111,6 +117,7 @@ def result(name, nats, *, by_steps=True, initial=4.2, **more):
         "metrics": metrics(nats),
         "sample": "ROMEO: hello",
         "excerpt": EXCERPT,
+        "pieces": [],
         "curve": curve if by_steps else [],
         "activations": activations if by_steps else {},
         "ensemble": None,

@@ -115,8 +115,9 @@ def test_the_bars_are_sorted_and_say_what_learns():
     rows = leaderboard.rank(results, {"better": 130.0, "learner": 0.45})
     bars = leaderboard.bars(results, rows, ENTROPY)
     assert bars[0] == leaderboard.Bar(1.25, "learner", "learning", "learning")
-    assert leaderboard.Bar(LEAF["bits_per_char"], "learner", "0.5 s", "model") in bars
-    assert leaderboard.Bar(2.4, "bzip2", "learning", "learning") in bars
+    learner = next(bar for bar in bars if bar.name == "learner" and bar.kind == "model")
+    assert (learner.bits, learner.remark) == (pytest.approx(0.9 / math.log(2)), "0.5 s")
+    assert leaderboard.Bar(2.3, "bzip2", "learning", "learning") in bars
     uniform = bars.pop()
     assert (uniform.name, uniform.kind) == ("uniform guess", "reference")
     assert uniform.bits == pytest.approx(math.log2(65))
@@ -134,6 +135,18 @@ def excerpt(log_p_RV):
     return {"characters": len(log_p_RV)}
 
 
+def pieces(log_p_RV):
+    return leaderboard.pieces(log_p_RV, np.zeros(len(log_p_RV), dtype=np.uint8))
+
+
+def test_pieces_are_whole_and_in_bits():
+    log_p_RV = np.log(np.full((1100, 4), 0.25, dtype=np.float32))
+    log_p_RV[:512, 1] = np.log(0.5)
+    targets_N = np.ones(1030, dtype=np.uint8)
+    assert leaderboard.pieces(log_p_RV, targets_N) == pytest.approx([1.0, 2.0])
+    assert leaderboard.pieces(log_p_RV[:500], targets_N) == []
+
+
 def test_an_ensemble_has_no_windows_of_its_own():
     content = metrics(1.0)
     del content["windowed"], content["windowed_256"]
@@ -145,19 +158,19 @@ def test_an_ensemble_has_no_windows_of_its_own():
 
 def test_missing_and_damaged_results_are_named(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.json is missing.*dvc repro"):
-        leaderboard.read_result(tmp_path, "a", excerpt)
+        leaderboard.read_result(tmp_path, "a", excerpt, pieces)
     write(tmp_path / "a/metrics.json", {})
     with pytest.raises(UserError, match=r"sample\.txt cannot be read .*dvc repro"):
-        leaderboard.read_result(tmp_path, "a", excerpt)
+        leaderboard.read_result(tmp_path, "a", excerpt, pieces)
     (tmp_path / "a/sample.txt").write_text("a")
     array = tmp_path / "a/log_probabilities.npy"
     with pytest.raises(UserError, match=r"log_probabilities\.npy is missing.*dvc repro"):
-        leaderboard.read_result(tmp_path, "a", excerpt)
+        leaderboard.read_result(tmp_path, "a", excerpt, pieces)
     write_array(array, np.zeros((30, 65), dtype=np.float16))
     for damaged in (array.read_bytes()[:200], b"", b"junk", array.read_bytes()[:60]):
         array.write_bytes(damaged)
         with pytest.raises(UserError, match=r"log_probabilities\.npy is damaged.*dvc repro"):
-            leaderboard.read_result(tmp_path, "a", excerpt)
+            leaderboard.read_result(tmp_path, "a", excerpt, pieces)
     for rows in ("1,x", "1", "1,2,3"):
         (tmp_path / "curve.csv").write_text(f"step,validation_nats\n{rows}\n")
         with pytest.raises(UserError, match=r"curve\.csv is damaged"):
@@ -170,19 +183,19 @@ def test_results_of_every_kind_are_read_in_one_way(tmp_path):
     write_array(folder / "log_probabilities.npy", np.zeros((2, 3), dtype=np.float16))
     write(tmp_path / "a_2/metrics.json", {"parameters": 4})
     (folder / "sample.txt").write_text("a\r\nb", newline="")
-    plain = leaderboard.read_result(tmp_path, "a", excerpt)
+    plain = leaderboard.read_result(tmp_path, "a", excerpt, pieces)
     assert (plain.name, plain.sample, plain.metrics) == ("a", "a\r\nb", {"parameters": 3})
     assert (plain.curve, plain.activations) == ([], {})
     assert (plain.ensemble, plain.dynamic, plain.members, plain.repeats) == (None, None, [], [])
     # A model that counts has a curve without points.
     (folder / "curve.csv").write_text("step,validation_nats\n")
     write(folder / "activations.json", {})
-    assert leaderboard.read_result(tmp_path, "a", excerpt) == plain
+    assert leaderboard.read_result(tmp_path, "a", excerpt, pieces) == plain
     (folder / "curve.csv").write_text("step,validation_nats\n0,4.5\n10,3.5\n")
     write(folder / "activations.json", {"initial": {}})
     write(folder / "ensemble.json", {"members": [{"name": "b"}]})
     write(folder / "dynamic.json", {"every": 3})
-    full = leaderboard.read_result(tmp_path, "a", excerpt, ["a_2"])
+    full = leaderboard.read_result(tmp_path, "a", excerpt, pieces, ["a_2"])
     assert full.curve[1] == {"step": 10.0, "validation_nats": 3.5}
     assert full.activations == {"initial": {}}
     assert full.members == ["b"]

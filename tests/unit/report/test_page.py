@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 
@@ -49,9 +50,47 @@ def test_the_first_screen_says_who_leads_and_by_how_much():
 def test_what_is_less_than_a_thousandth_apart_is_a_tie(nats, tied):
     results = [result("one", 1.0), result("other", nats), result("third", 2.0)]
     shown = html(results)
-    assert ("a tie with other: they are less than 0.001 bits apart" in shown) == tied
+    assert ("a tie with other: 0.0009 ± 0.0000 bits lie between them" in shown) == tied
     assert ("0.001 bits ahead of other" in shown) != tied
     assert shown.count('<tr class="best">') == (2 if tied else 1)
+
+
+@pytest.mark.parametrize(("spread", "tied"), [(0.2, False), (2.0, True)])
+def test_what_is_below_its_uncertainty_is_a_tie(spread, tied):
+    """Ahead by 0.144 bits, with an error of the spread / 2 over four pieces of the text."""
+    pieces = [1.0, 2.0, 3.0, 4.0]
+    more = [p + 0.144 + d * spread / 2 for p, d in zip(pieces, (1, -1, 1, -1), strict=True)]
+    first, other = result("one", 1.0, pieces=pieces), result("other", 1.1, pieces=more)
+    shown = html([first, other])
+    assert ("a tie with other: 0.1443" in shown) == tied
+    assert ("0.144 ± 0.058 bits ahead of other" in shown) != tied
+    assert shown.count('<tr class="best">') == (2 if tied else 1)
+
+
+def test_every_model_has_a_bar_however_bad():
+    shown = html([result("good", 1.0), result("bad", 25.0)])
+    bar = re.search(r'<li class="model beyond"><span>bad</span>.*?--w:([0-9.]+)%', shown, re.S)
+    assert bar is not None
+    assert bar[1] == "100.0"
+    assert "it is worse than a uniform guess" in text_of(shown)
+    assert "it is worse than a uniform guess" not in words([result("good", 1.0)])
+
+
+def test_a_text_of_one_symbol_has_a_page_of_zeros():
+    zero = {"bits_per_char": 0.0, "nats_per_char": 0.0}
+    entropy = copy.deepcopy(ENTROPY) | {"symbols": 1}
+    for row in entropy["texts"]["whole"]["orders"]:
+        for estimate in row["estimates"].values():
+            estimate |= {"bits_per_char": 0.0, "conditional_bits_per_char": 0.0}
+    for row in entropy["held_out"]:
+        row |= dict.fromkeys(leaderboard.HELD_OUT, zero)
+    entropy["compressors"][0] |= {"holdout": zero, "validation": zero}
+    contents = metrics(0.0)
+    for protocol in leaderboard.PROTOCOLS:
+        contents[protocol] = dict.fromkeys(leaderboard.HELD_OUT, LEAF | zero)
+    shown = words([result("a", 0.0, metrics=contents)], entropy=entropy, published=None)
+    assert "A uniform guess costs 0.000 bits" in shown
+    assert "-0.0" not in shown
 
 
 def test_every_protocol_has_a_column_of_its_own():

@@ -1,8 +1,11 @@
 import re
 
+import pytest
+
 from charlm.report import leaderboard, summary
 from charlm.report.leaderboard import Times
 from tests.unit.report.examples import NO_TIMES, RESULTS, ensemble, result
+from tests.workspace import at_scale
 
 RECORDED = Times({"worse": 2.0, "better": 0.25}, "theirs, 2026-11-23")
 
@@ -40,3 +43,17 @@ def test_an_ensemble_is_never_timed_on_two_machines():
     assert table(Times({"better": 130.0}, "ours"), RECORDED, results)[2].endswith(" 2 s *")
     ours = Times({"better": 130.0, "worse": 60.0}, "ours")
     assert table(ours, RECORDED, results)[2].endswith(" 190 s")
+
+
+@pytest.mark.parametrize(
+    ("zoo", "command"),
+    [
+        (("bigram", "lstm"), "dvc exp run -S models.bigram.smoke.steps=400"),
+        (("kneser_ney", "gpt"), "dvc exp run -S models.gpt.smoke.steps=200"),
+        (("kneser_ney",), "dvc exp run -S sampling.temperature=0.5"),
+    ],
+)
+def test_the_first_experiment_is_of_a_model_that_is_there(zoo, command):
+    settings = at_scale("smoke")
+    runs = {name: run for name, run in settings.runs.items() if name in zoo}
+    assert summary.first_experiment(settings.model_copy(update={"runs": runs})) == command

@@ -75,12 +75,27 @@ def test_going_on_ends_in_the_same_bytes(name, asked, corpus_ids):
     assert all(torch.equal(found[key], tensor) for key, tensor in weights.items())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": "muon"}, {"weight_averaging": 0.9}, {"optimizer": "sgd", "momentum": 0.9}],
+)
+def test_whatever_the_optimizer_remembers_goes_on(changes, corpus_ids):
+    expected_curve, weights = train("transformer", corpus_ids, **changes)
+    stopped = InMemory(2)
+    with pytest.raises(Interrupted):
+        train("transformer", corpus_ids, stopped, **changes)
+    again = InMemory(99, stopped.checkpoint)
+    curve, found = train("transformer", corpus_ids, again, fresh=99, **changes)
+    assert curve == expected_curve
+    assert all(torch.equal(found[key], tensor) for key, tensor in weights.items())
+
+
 def test_a_checkpoint_survives_its_file(tmp_path, corpus_ids):
     whole = train("shake_lstm", corpus_ids)
     stopped = InMemory(3)
     with pytest.raises(Interrupted):
         train("shake_lstm", corpus_ids, stopped)
-    with CheckpointFile(tmp_path / "kept", "a", 3600) as file:
+    with CheckpointFile(tmp_path, "kept", "a", 3600) as file:
         file.save(stopped.checkpoint)
         curve, found = train("shake_lstm", corpus_ids, file, fresh=99)
     assert curve == whole[0]
@@ -88,23 +103,55 @@ def test_a_checkpoint_survives_its_file(tmp_path, corpus_ids):
 
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(tmp_path):
-    path = tmp_path / "kept"
+    path = tmp_path / "kept-a"
     checkpoint = Checkpoint({"model.w": torch.arange(3.0)}, {"step": 7})
-    with CheckpointFile(path, "a", 30) as file:
+    with CheckpointFile(tmp_path, "kept", "a", 30) as file:
         assert file.load() is None
         file.save(checkpoint)
         found = file.load()
         assert found.content["step"] == 7
         assert found.tensors["model.w"].tolist() == [0, 1, 2]
-    with CheckpointFile(path, "b", 30) as other:
+    with CheckpointFile(tmp_path, "kept", "b", 30) as other:
         assert other.load() is None
     content = path.read_bytes()
     for damaged in (content[:-1], content[:20], b"", b"\xff" * 100):
         path.write_bytes(damaged)
-        with CheckpointFile(path, "a", 30) as file:
+        with CheckpointFile(tmp_path, "kept", "a", 30) as file:
             assert file.load() is None
             file.remove()
         assert not path.exists()
+
+
+def test_two_trainings_of_one_run_do_not_meet_and_old_ones_go(tmp_path):
+    """As two experiments of a queue do, or one whose parameters were changed."""
+    other = Checkpoint({"model.w": torch.ones(1)}, {"step": 3})
+    with (
+        CheckpointFile(tmp_path, "lstm", "a" * 64, 30) as first,
+        CheckpointFile(tmp_path, "lstm", "b" * 64, 30) as second,
+    ):
+        first.save(other)
+        second.save(other)
+        second.remove()
+        assert first.load() is not None
+        old = tmp_path / f"lstm-{'c' * checkpoint.DIGITS}"
+        old.touch()
+        os.utime(old, (0, 0))
+        stranger = tmp_path / "lstm_2-cccccccccccc"
+        stranger.touch()
+        os.utime(stranger, (0, 0))
+        first.remove()
+    assert not old.exists()
+    assert stranger.exists()
+
+
+def test_a_queued_experiment_has_its_checkpoint_in_the_project(tmp_path, monkeypatch):
+    for folder in (tmp_path, tmp_path / ".dvc/tmp/exps/tmp1"):
+        (folder / ".dvc").mkdir(parents=True, exist_ok=True)
+        (folder / "params.yaml").touch()
+        (folder / "dvc.yaml").touch()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path / ".dvc/tmp/exps/tmp1")
+    assert checkpoint.folder() == tmp_path / ".checkpoints"
 
 
 def test_a_fingerprint_sees_parameters_and_content(tmp_path):
@@ -119,25 +166,25 @@ def test_a_fingerprint_sees_parameters_and_content(tmp_path):
 
 def test_one_training_at_a_time(tmp_path):
     code = "import sys, pathlib, charlm.training.checkpoint as k\n"
-    code += "with k.CheckpointFile(pathlib.Path(sys.argv[1]), 'a', 1):\n"
+    code += "with k.CheckpointFile(pathlib.Path(sys.argv[1]), 'lstm', 'a', 1):\n"
     code += " print('in', flush=True); input()"
-    command = [sys.executable, "-c", code, str(tmp_path / "lstm")]
+    command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"in\n"
         with (
             pytest.raises(UserError, match="lstm is being trained by another process"),
-            CheckpointFile(tmp_path / "lstm", "a", 1),
+            CheckpointFile(tmp_path, "lstm", "a", 1),
         ):
             pass
         process.kill()
-    with CheckpointFile(tmp_path / "lstm", "a", 1):
+    with CheckpointFile(tmp_path, "lstm", "a", 1):
         pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_asks_for_a_checkpoint_and_an_end(tmp_path, number):
     before = signal.getsignal(number)
-    with CheckpointFile(tmp_path / "kept", "a", 1000) as file:
+    with CheckpointFile(tmp_path, "kept", "a", 1000) as file:
         assert not file.due
         os.kill(os.getpid(), number)
         assert file.due
@@ -151,7 +198,7 @@ def test_a_signal_asks_for_a_checkpoint_and_an_end(tmp_path, number):
 
 
 def test_checkpoints_are_taken_at_the_interval(tmp_path):
-    with CheckpointFile(tmp_path / "kept", "a", 0.05) as file:
+    with CheckpointFile(tmp_path, "kept", "a", 0.05) as file:
         assert not file.due
         time.sleep(0.06)
         assert file.due
@@ -163,9 +210,13 @@ def test_checkpoints_are_taken_at_the_interval(tmp_path):
 def test_ctrl_c_keeps_says_so_and_goes_on(tmp_path, corpus_path):
     folder = trainable(tmp_path / "copy", ["lstm"], corpus_path, models__lstm__smoke__steps=300)
     command = [sys.executable, "-m", "stages.train", "--model", "lstm"]
+
+    def kept():
+        return [one for one in (folder / ".checkpoints").glob("lstm-*") if one.suffix != ".lock"]
+
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not (folder / ".checkpoints/lstm").exists() and time.monotonic() < deadline:
+        while not kept() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
@@ -176,7 +227,7 @@ def test_ctrl_c_keeps_says_so_and_goes_on(tmp_path, corpus_path):
     again = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "lstm: going on after step" in again.stderr
-    assert not (folder / ".checkpoints/lstm").exists()
+    assert not kept()
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
@@ -188,7 +239,7 @@ def test_ctrl_c_keeps_says_so_and_goes_on(tmp_path, corpus_path):
 
 
 def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tmp_path, corpus_ids):
-    with CheckpointFile(tmp_path / "kept", "a", 0) as file:
+    with CheckpointFile(tmp_path, "kept", "a", 0) as file:
         with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+ \(learning rate"):
             train(
                 "mlp", corpus_ids, checkpoints=file, learning_rate=1e30, steps=50, validate_every=1

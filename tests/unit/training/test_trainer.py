@@ -12,7 +12,7 @@ from charlm.entropy import counts_of_counts, estimators
 from charlm.errors import UserError
 from charlm.models.base import LanguageModel, detach
 from charlm.training import activations, trainer
-from charlm.training.optimizer import learning_rate_at, make_optimizer
+from charlm.training.optimizer import hidden_matrices, learning_rate_at, make_optimizer
 from tests.workspace import PROJECT, at_scale
 from tests.zoo import BY_STEPS, fit
 
@@ -246,6 +246,62 @@ def test_the_optimizers_are_torchs_own(name, corpus_ids):
         optimizer.step()
     for ours_P, theirs_P in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(ours_P, theirs_P)
+
+
+def test_muon_moves_hidden_matrices_and_adam_the_rest(corpus_ids):
+    plan = training("transformer", steps=3, validate_every=3, validation_characters=256)
+    plan = plan.model_copy(update={"optimizer": "muon", "clip": None, "warmup": 0})
+    ours = build("transformer", plan)
+    theirs = copy.deepcopy(ours)
+    optimizer = make_optimizer(ours, plan)
+    moved = {id(p) for p in hidden_matrices(ours)}
+    names = {key for key, p in ours.named_parameters() if id(p) in moved}
+    assert all(".weight" in key and "layers." in key and "norm" not in key for key in names)
+    assert len(names) == 2 * 4
+    same = dict(theirs.named_parameters())
+    muon = torch.optim.Muon(
+        [same[key] for key in names],
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    ids_BT = corpus_ids["train"][: 2 * 33].view(2, 33).long()
+    for model in (ours, theirs):
+        logits_BTV, _ = model(ids_BT[:, :-1])
+        functional.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten()).backward()
+    with torch.no_grad():
+        optimizer.step()
+        muon.step()
+    for key, parameter in ours.named_parameters():
+        assert torch.equal(parameter, same[key]) == (key in names), key
+
+
+def test_momentum_is_torchs_own(corpus_ids):
+    plan = training("perceptron", steps=2, momentum=0.9)
+    optimizer = make_optimizer(build("perceptron", plan), plan)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
+
+
+def test_an_average_of_the_weights_is_what_is_left(corpus_ids):
+    """With a decay of 1/2: half of the last weights, a quarter of those before, and so on."""
+    changes = {"steps": 3, "validate_every": 3, "validation_characters": 256}
+    plan = training("bigram", **changes)
+    weights = []
+    for steps in (1, 2, 3):
+        torch.manual_seed(1)
+        model = build("bigram", plan)
+        few = plan.model_copy(update={"steps": steps, "validate_every": 1})
+        fit(model, corpus_ids["train"][:9000], corpus_ids["validation"], few, 2)
+        weights.append(next(model.parameters()).detach())
+    torch.manual_seed(1)
+    averaged = build("bigram", plan)
+    plan = plan.model_copy(update={"weight_averaging": 0.5})
+    curve = fit(averaged, corpus_ids["train"][:9000], corpus_ids["validation"], plan, 2)
+    expected = weights[2] / 2 + weights[1] / 4 + weights[0] / 4
+    torch.testing.assert_close(next(averaged.parameters()).detach(), expected)
+    # The curve is of what is left.
+    ids, block = corpus_ids["validation"], plan.block
+    assert curve[-1].validation_nats == trainer.estimate(averaged, ids, block, 256)
 
 
 def test_epochs_are_passes_through_the_text(corpus_ids):

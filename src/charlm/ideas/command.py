@@ -1,0 +1,162 @@
+"""The command `ideas`: measure what each idea buys."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from charlm.cli import one_line_errors
+from charlm.data import encoding
+from charlm.errors import UserError
+from charlm.files import read_json, write_bytes, write_json
+from charlm.ideas import catalogue, code
+
+FOLDERS = {"quick": Path("ideas"), "smoke": Path(".ideas_smoke")}
+"""The pipeline's, by scale; that of smoke is a copy, so that nothing measured is lost."""
+
+ENCODED = Path("data/encoded")
+
+
+def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    with contextlib.suppress(UserError):
+        ideas = catalogue.load().content.ideas
+        families = {idea.family for idea in ideas.values()}
+        return sorted(name for name in {*ideas, *families} if name.startswith(incomplete))
+    return []
+
+
+@click.command()
+@click.argument("names", nargs=-1, shell_complete=_complete)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=2, max=100),
+    default=3,
+    show_default=True,
+    help="Runs of each side, paired by their seed.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Sides at a time; as many as cores.")
+@click.option(
+    "--scale",
+    type=click.Choice(["smoke", "quick"]),
+    default="quick",
+    show_default=True,
+    help="smoke: a few steps of everything, to see that it runs; nothing is recorded.",
+)
+@one_line_errors
+def main(names: tuple[str, ...], seeds: int, jobs: int | None, scale: str) -> None:
+    """Measure what ideas buy, in bits per character.
+
+    NAMES are ideas or families of ideas/ideas.yaml; without them, all of them. What was measured
+    before is not measured again. Ctrl-C stops it, and the next call goes on from there.
+
+    \b
+    Examples:
+      charlm ideas residual
+      charlm ideas attention --seeds 5
+    """
+    ideas = catalogue.load()
+    wanted = ideas.needed(names)
+    if not (ENCODED / "vocabulary.json").is_file():
+        raise UserError(f"no text in {ENCODED}: run `make repro`, or `dvc repro encode`, first")
+    folder = FOLDERS[scale]
+    content: dict[str, Any] = dict(ideas.stages(seeds, scale))
+    content["text"] = encoding.describe(ENCODED)["digest"]
+    content["code"] = code.digests({side["model"] for side in content["sides"].values()})
+    if status := reproduce(folder, content, ideas.sides(wanted), jobs):
+        sys.exit(status)
+
+    from charlm.data.vocabulary import Vocabulary
+    from charlm.ideas import record
+
+    symbols = len(Vocabulary.load(ENCODED / "vocabulary.json").symbols)
+    rows = record.rows(ideas, wanted, symbols, folder / "results")
+    click.echo(table(rows, names))
+    if scale == "smoke":
+        return
+    known = read_json(record.RECORD) if record.RECORD.is_file() else {"ideas": {}}
+    measured = record.machine() | {"corpus": content["text"]}
+    stamped = {name: row | measured for name, row in rows.items()}
+    for name, row in stamped.items():
+        before = known["ideas"].get(name, {})
+        # What was not measured again keeps the day on which it was.
+        if before.get("validation") == row["validation"]:
+            row |= {key: before[key] for key in measured if key in before}
+    merged = {**known["ideas"], **stamped}
+    order = [name for name in ideas.content.ideas if name in merged]
+    write_json(
+        record.RECORD,
+        {
+            "command": "make ideas",
+            "ladders": {
+                family: rungs
+                for family, rungs in ideas.content.ladders.items()
+                if set(rungs) <= set(merged)
+            },
+            "ideas": {name: merged[name] for name in order},
+        },
+    )
+    from charlm.tracking import ideas as tracked
+
+    tracked.add(content, {name: row["family"] for name, row in rows.items()}, folder)
+
+
+def reproduce(folder: Path, content: dict[str, Any], targets: set[str], jobs: int | None) -> int:
+    """Let DVC bring results up to date; return the exit status.
+
+    Args:
+        folder: of the pipeline.
+        content: of its params.json.
+        targets: names of sides, ensembles and dynamic evaluations.
+        jobs: stages at a time.
+    """
+    from charlm.repro import command
+
+    for file in ("dvc.yaml", ".dvcignore", ".dvc/config", ".gitignore"):
+        if not (folder / file).is_file():
+            write_bytes(folder / file, (FOLDERS["quick"] / file).read_bytes())
+    write_json(folder / "params.json", content)
+    stages = {"sides": "side", "ensembles": "ensemble", "dynamic": "dynamic"}
+    addresses = [
+        f"{stage}@{name}"
+        for section, stage in stages.items()
+        for name in content[section]
+        if name in targets
+    ]
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return command.reproduce(tuple(addresses), jobs)
+    finally:
+        os.chdir(before)
+
+
+def table(rows: dict[str, dict[str, Any]], names: tuple[str, ...]) -> str:
+    """Return what was bought as a table for a terminal.
+
+    Args:
+        rows: of ideas/record.
+        names: that were asked for: ideas or families; none means all.
+    """
+    shown = {
+        name: row
+        for name, row in rows.items()
+        if row["bought"] and (not names or name in names or row["family"] in names)
+    }
+    if not shown:
+        return "no comparison among them: an idea without a base is where one begins"
+    width = max(len(row["title"]) for row in shown.values())
+    lines = [f"{'bits per character':{width}}  bought            verdict"]
+    for row in shown.values():
+        gain = row["bought"]
+        error = f"± {gain['error']:.4f}"
+        lines.append(
+            f"{row['title']:{width}}  {gain['validation']:+.4f} {error}  {gain['verdict']}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""benchmarks/ideas.json: what each idea bought, from the results of both sides.
+
+Differences are base minus idea, in bits per character: positive is what the idea buys. Runs are
+paired by their seed.
+
+Shapes: S seeds, C chunks of validation.
+"""
+
+import datetime
+import math
+import os
+import platform
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charlm import models
+from charlm.files import read_json
+from charlm.ideas.catalogue import Catalogue, Idea
+from charlm.timings import processor
+
+RECORD = Path("benchmarks/ideas.json")
+
+ERRORS = 2.0
+"""Standard errors below which nothing can be told."""
+
+SMALLEST = 1e-4
+"""Bits per character: what is below is rounding, however sure it is."""
+
+MOST_LINES = 12
+"""Lines of code that are shown of an idea."""
+
+PACKAGE = models.FOLDER.parent
+
+Side = dict[str, Any]
+
+
+def rows(
+    catalogue: Catalogue, names: list[str], symbols: int, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Return the row of each idea.
+
+    Args:
+        catalogue: of the ideas.
+        names: of those that were measured.
+        symbols: of the vocabulary.
+        folder: of the results.
+    """
+    ideas = catalogue.content.ideas
+    results = {name: read_json(folder / f"{catalogue.names[name]}.json") for name in names}
+    found = {}
+    for name in names:
+        idea = ideas[name]
+        found[name] = {
+            "family": idea.family,
+            "title": idea.title,
+            "question": idea.question,
+            "answer": idea.answer,
+            "source": idea.source,
+            "base": idea.base,
+            "change": _change(idea),
+            "override": catalogue.override(name),
+            "code": code(catalogue, name),
+            **side(results[name]),
+            "bought": bought(results[idea.base], results[name]) if idea.base else None,
+            "from_nothing": math.log2(symbols) - validation(results[name]),
+        }
+    return found
+
+
+def validation(result: Side) -> float:
+    """Return the mean over the seeds of the loss on validation, in bits per character."""
+    losses: list[float] = [run["validation"] for run in result["runs"]]
+    return statistics.mean(losses)
+
+
+def side(result: Side) -> dict[str, Any]:
+    """Return the figures of one side: means over its seeds."""
+    runs = result["runs"]
+    seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
+    rates = list(result["rates"])
+    best = result.get("best_rate")
+    curves = [run["curve"] for run in runs if run["curve"]]
+    return {
+        "seeds": [run["seed"] for run in runs],
+        "validation": validation(result),
+        "test": _mean(result, "test"),
+        "windowed": _mean(result, "windowed"),
+        "parameters": runs[0]["parameters"],
+        "characters": runs[0]["characters"],
+        "seconds": statistics.mean(seconds) if seconds else None,
+        "learning_rate": runs[0]["learning_rate"],
+        "rates": result["rates"],
+        # A better rate may lie beyond those that were tried.
+        "at_edge": len(rates) > 1 and best in (rates[0], rates[-1]),
+        "curve": mean_curve(curves),
+    }
+
+
+def bought(base: Side, idea: Side) -> dict[str, Any]:
+    """Return what an idea bought, bits per character, and how sure that is."""
+    pairs = _pairs(base, idea)
+    differences = [before["validation"] - after["validation"] for before, after in pairs]
+    mean = statistics.mean(differences)
+    if len(differences) > 1:
+        error, over = statistics.stdev(differences) / math.sqrt(len(differences)), "seeds"
+    else:
+        error, over = text_error(*pairs[0]), "text"
+    return {
+        "validation": mean,
+        "error": error,
+        "over": over,
+        "each": differences,
+        "verdict": verdict(mean, error),
+        "windowed": _difference(pairs, "windowed"),
+        "test": _difference(pairs, "test"),
+        "equal_seconds": equal_seconds(pairs),
+        "kinds": by_kind(pairs),
+    }
+
+
+def verdict(mean: float, error: float) -> str:
+    """Return whether a difference is a gain, a loss, or cannot be told."""
+    if abs(mean) < max(ERRORS * error, SMALLEST):
+        return "cannot be told"
+    return "gain" if mean > 0 else "loss"
+
+
+def text_error(before: Side, after: Side) -> float:
+    """Return the standard error of a difference over pieces of the text, bits per character."""
+    count = sum(characters for characters, _ in _disjoint(before).values())
+    pieces = len(before["chunks"])
+    if pieces < 2:
+        return math.inf
+    each = [
+        (first - second) / math.log(2)
+        for first, second in zip(before["chunks"], after["chunks"], strict=True)
+    ]
+    spread: float = statistics.stdev(each) * math.sqrt(pieces) / count
+    return spread
+
+
+def by_kind(pairs: list[tuple[Side, Side]]) -> dict[str, dict[str, float]]:
+    """Return where a difference comes from.
+
+    Returns:
+        for each kind of character its `share` of all, what it adds to the difference (`bits`, of
+        all characters, so that kinds sum to the whole), and the difference on it alone (`each`).
+    """
+    found = {}
+    kinds = pairs[0][0]["kinds"]
+    total = sum(count for count, _ in _disjoint(pairs[0][0]).values())
+    for kind, (count, _) in kinds.items():
+        nats = statistics.mean(
+            before["kinds"][kind][1] - after["kinds"][kind][1] for before, after in pairs
+        )
+        found[kind] = {
+            "share": count / total,
+            "bits": nats / math.log(2) / total,
+            "each": nats / math.log(2) / count if count else 0.0,
+        }
+    return found
+
+
+def equal_seconds(pairs: list[tuple[Side, Side]]) -> dict[str, float] | None:
+    """Return the difference where the faster side ends, by the loss curves; None without curves."""
+    curves = [(a["curve"], b["curve"]) for a, b in pairs if a["curve"] and b["curve"]]
+    if not curves:
+        return None
+    found = []
+    for before, after in curves:
+        seconds = min(before[-1][1], after[-1][1])
+        found.append((seconds, _at(before, seconds) - _at(after, seconds)))
+    return {
+        "seconds": statistics.mean(seconds for seconds, _ in found),
+        "bits": statistics.mean(bits for _, bits in found),
+    }
+
+
+def mean_curve(curves: list[list[list[float]]]) -> list[list[float]]:
+    """Return characters, seconds and bits at each point of the loss curve: means over the seeds."""
+    if not curves:
+        return []
+    points = zip(*curves, strict=True)
+    return [[round(statistics.mean(values), 4) for values in zip(*p, strict=True)] for p in points]
+
+
+def machine() -> dict[str, str]:
+    """Return what figures were measured on, and when."""
+    return {
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "versions": f"{platform.system()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}",
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def code(catalogue: Catalogue, name: str) -> list[str]:
+    """Return the lines of code that an idea is: those that name what it changes.
+
+    Each is FILE:LINE: TEXT. There are none where only a number changes a size.
+    """
+    idea = catalogue.content.ideas[name]
+    if idea.base is None or idea.change is None:
+        return []
+    architecture = catalogue.runs[name].model
+    keys = [key for key in idea.change if key != "entry"]
+    keys = [key for key in keys if not re.search(r"steps|validate|learning_rate$", key)]
+    found: list[str] = []
+    model = PACKAGE / "models"
+    files = [*sorted(model.glob("*.py")), *sorted((PACKAGE / "training").glob("*.py"))]
+    for file in files:
+        if file.parent == model and file.stem != architecture:
+            continue
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            if any(re.search(rf"\.{key}\b(?!\()", line) for key in keys):
+                where = file.relative_to(PACKAGE.parent.parent).as_posix()
+                found.append(f"{where}:{number}: {line.strip()}")
+    return found[:MOST_LINES]
+
+
+def _change(idea: Idea) -> str:
+    """Return what an idea changes, in a line."""
+    if idea.ensemble:
+        return f"ensemble of {' and '.join(idea.ensemble)}, {idea.mixing}"
+    if idea.dynamic:
+        return "dynamic evaluation"
+    return ", ".join(f"{key}: {_text(value)}" for key, value in (idea.change or {}).items())
+
+
+def _text(value: Any) -> str:
+    return {True: "true", False: "false", None: "null"}.get(value, str(value))
+
+
+def _pairs(base: Side, idea: Side) -> list[tuple[Side, Side]]:
+    """Return the runs of both sides with the same seed; a model without seeds goes with each."""
+    before, after = base["runs"], idea["runs"]
+    count = max(len(before), len(after))
+    return [(before[k % len(before)], after[k % len(after)]) for k in range(count)]
+
+
+def _disjoint(run: Side) -> dict[str, tuple[int, float]]:
+    """Return the kinds of which every character is one: not whether training had seen it."""
+    return {kind: value for kind, value in run["kinds"].items() if "training" not in kind}
+
+
+def _mean(result: Side, key: str) -> float | None:
+    values: list[float | None] = [run[key] for run in result["runs"]]
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if len(known) == len(values) else None
+
+
+def _difference(pairs: list[tuple[Side, Side]], key: str) -> float | None:
+    before = _mean({"runs": [run for run, _ in pairs]}, key)
+    after = _mean({"runs": [run for _, run in pairs]}, key)
+    return None if before is None or after is None else before - after
+
+
+def _at(curve: list[list[float]], seconds: float) -> float:
+    """Return the loss at a moment, between two points of a curve."""
+    before = curve[0]
+    for point in curve:
+        if point[1] >= seconds:
+            width = point[1] - before[1]
+            share = (seconds - before[1]) / width if width else 1.0
+            return before[2] + share * (point[2] - before[2])
+        before = point
+    return before[2]

@@ -1,0 +1,68 @@
+"""What MLflow's servers would answer with a traceback, or not at all."""
+
+import os
+import socket
+
+import pytest
+from click.testing import CliRunner
+
+from charlm.serving import serve, server, ui
+from tests.workspace import PROJECT
+
+
+@pytest.fixture
+def taken():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What would be executed; the environment of before is put back."""
+    calls = []
+    monkeypatch.setattr(os, "execv", lambda program, command: calls.append(command))
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(PROJECT)
+    return calls
+
+
+@pytest.mark.parametrize("command", [ui, serve, server])
+def test_a_taken_port_is_one_line(command, taken, started):
+    done = CliRunner().invoke(command.main, ["--port", str(taken)])
+    assert done.exit_code == 1
+    assert done.output == f"Error: --port: {taken} is in use; choose another, or 0 for any\n"
+    assert not started
+
+
+def test_pages_of_a_server_are_on_the_server(started, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow.example.org:5000")
+    done = CliRunner().invoke(ui.main, [])
+    assert done.exit_code == 0
+    assert "http://me:***@mlflow.example.org:5000 in a browser" in done.output or (
+        "mlflow.example.org:5000 in a browser" in done.output and "secret" not in done.output
+    )
+    assert not started
+
+
+def test_a_database_that_cannot_be_read_is_one_line(started, monkeypatch, tmp_path):
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"nothing of SQLite" * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{damaged}")
+    done = CliRunner().invoke(ui.main, ["--port", "1025"])
+    assert done.exit_code == 1
+    assert "cannot be read, see above" in done.output
+    assert "Traceback" not in done.output
+    assert not started
+
+
+def test_names_are_allowed_beside_the_numbers(started, monkeypatch):
+    monkeypatch.setattr(server, "check_database", lambda address: None)
+    monkeypatch.setattr(server, "check_store", lambda address: None)
+    arguments = ["--name", "mlflow.example.org", "--name", "runs", "--port", "1025"]
+    environment = {"DATABASE": "postgresql://me@localhost/x", "ARTIFACTS": "s3://b"}
+    done = CliRunner().invoke(server.main, arguments, env=environment)
+    assert done.exit_code == 0, done.output
+    (command,) = started
+    allowed = command[command.index("--allowed-hosts") + 1].split(",")
+    assert {"mlflow.example.org", "mlflow.example.org:1025", "runs", "localhost:*"} <= set(allowed)

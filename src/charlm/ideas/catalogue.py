@@ -101,7 +101,7 @@ class Catalogue:
     raw: dict[str, Any]
 
     def needed(self, wanted: tuple[str, ...]) -> list[str]:
-        """Return ideas with their bases and members, in the order of the file.
+        """Return ideas with what each is compared with and made of, in the order of the file.
 
         Args:
             wanted: names of ideas or of families; none means all.
@@ -112,18 +112,16 @@ class Catalogue:
         ideas = self.content.ideas
         if not wanted:
             return list(ideas)
-        waiting, found = [], set()
+        found: set[str] = set()
         for name in wanted:
             of_family = [other for other, idea in ideas.items() if idea.family == name]
             if not of_family:
                 named("idea", name, ideas)
-            waiting += of_family or [name]
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                idea = ideas[name]
-                waiting += [*([idea.base] if idea.base else []), *(idea.ensemble or [])]
+            found |= {*(of_family or [name])}
+        found |= {base for name in found if (base := ideas[name].base)}
+        for name in list(found):
+            idea = ideas[name]
+            found |= {*(idea.ensemble or [])} | ({str(idea.base)} if idea.dynamic else set())
         return [name for name in ideas if name in found]
 
     def sides(self, ideas: list[str]) -> set[str]:

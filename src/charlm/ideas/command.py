@@ -81,9 +81,10 @@ def main(names: tuple[str, ...], seeds: int, jobs: int | None, scale: str) -> No
     stamped = {name: row | measured for name, row in rows.items()}
     for name, row in stamped.items():
         before = known["ideas"].get(name, {})
-        # What was not measured again keeps the day on which it was.
+        # What was not measured again keeps the day on which it was, and its own comparison.
         if before.get("validation") == row["validation"]:
             row |= {key: before[key] for key in measured if key in before}
+            row["bought"] = row["bought"] or before["bought"]
     merged = {**known["ideas"], **stamped}
     order = [name for name in ideas.content.ideas if name in merged]
     write_json(

@@ -45,7 +45,7 @@ def rows(
 
     Args:
         catalogue: of the ideas.
-        names: of those that were measured.
+        names: of those that were measured; one whose base was not has nothing to be compared with.
         symbols: of the vocabulary.
         folder: of the results.
     """
@@ -65,7 +65,7 @@ def rows(
             "override": catalogue.override(name),
             "code": code(catalogue, name),
             **side(results[name]),
-            "bought": bought(results[idea.base], results[name]) if idea.base else None,
+            "bought": bought(results[idea.base], results[name]) if idea.base in results else None,
             "from_nothing": math.log2(symbols) - validation(results[name]),
         }
     return found

@@ -81,10 +81,15 @@ def test_what_is_named_brings_its_bases(write):
         start=START,
         rate=idea(base="start", change={"learning_rate": 0.5}),
         alone=idea(family="counting", change={"entry": "kneser_ney"}),
+        more=idea(base="rate", change={"steps": 20}),
+        both=idea(base="more", ensemble=["start", "more"]),
     )
     assert found.needed(("rate",)) == ["start", "rate"]
     assert found.needed(("counting",)) == ["alone"]
-    assert found.needed(()) == ["start", "rate", "alone"]
+    assert found.needed(()) == ["start", "rate", "alone", "more", "both"]
+    # A base's own base is not needed, but what an ensemble is made of is.
+    assert found.needed(("more",)) == ["rate", "more"]
+    assert found.needed(("both",)) == ["start", "more", "both"]
     with pytest.raises(UserError, match=r"unknown idea 'rat' \(did you mean 'rate'\?\)"):
         found.needed(("rat",))
 

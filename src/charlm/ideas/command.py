@@ -82,8 +82,9 @@ def main(names: tuple[str, ...], seeds: int, jobs: int | None, scale: str) -> No
     for name, row in stamped.items():
         before = known["ideas"].get(name, {})
         # What was not measured again keeps the day on which it was, and its own comparison.
-        if before.get("validation") == row["validation"]:
-            row |= {key: before[key] for key in measured if key in before}
+        figures = ("validation", "seconds", "corpus")
+        if all(before.get(key) == row[key] for key in figures):
+            row |= {key: before[key] for key in measured}
             row["bought"] = row["bought"] or before["bought"]
     merged = {**known["ideas"], **stamped}
     order = [name for name in ideas.content.ideas if name in merged]

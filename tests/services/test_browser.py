@@ -166,7 +166,11 @@ def test_mlflow_finds_sorts_and_opens_a_run_with_its_curve_and_sample(opened, pa
         pytest.skip("MLflow has no runs: make repro, or charlm track")
     best, _ = ranked[0]
     with closing(sqlite3.connect(PROJECT / "mlflow.db")) as database:
-        counted = "SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'"
+        # The ideas have an experiment of their own.
+        counted = (
+            "SELECT count(*) FROM runs JOIN experiments USING (experiment_id) "
+            "WHERE runs.lifecycle_stage = 'active' AND experiments.name = 'tinyshakespeare'"
+        )
         (count,) = database.execute(counted).fetchone()
         counted = "SELECT count(*) FROM metrics WHERE run_uuid = ? AND key = ?"
         (points,) = database.execute(counted, (best, screenshots.LOSS)).fetchone()

@@ -47,9 +47,9 @@ def main(
     Example:
       DATABASE=postgresql://me:secret@localhost/mlflow make server
     """
-    check_free(host, port)
     check_database(database or "")
     check_store(artifacts or "")
+    check_free(host, port)
     os.environ |= {
         "MLFLOW_BACKEND_STORE_URI": database or "",
         "MLFLOW_ARTIFACTS_DESTINATION": artifacts or "",

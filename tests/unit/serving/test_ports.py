@@ -28,7 +28,9 @@ def started(monkeypatch):
 
 
 @pytest.mark.parametrize("command", [ui, serve, server])
-def test_a_taken_port_is_one_line(command, taken, started):
+def test_a_taken_port_is_one_line(command, taken, started, monkeypatch):
+    monkeypatch.setattr(server, "check_database", lambda address: None)
+    monkeypatch.setattr(server, "check_store", lambda address: None)
     done = CliRunner().invoke(command.main, ["--port", str(taken)])
     assert done.exit_code == 1
     assert done.output == f"Error: --port: {taken} is in use; choose another, or 0 for any\n"

@@ -32,12 +32,15 @@ def written(record: dict[str, Any]) -> str:
     ideas = record["ideas"]
     lines = []
     for family, title in FAMILIES.items():
-        rows = [row for row in ideas.values() if row["family"] == family and row["bought"]]
+        rows = {
+            name: row for name, row in ideas.items() if row["family"] == family and row["bought"]
+        }
         if not rows:
             continue
         lines += [f"\n## {title}\n", INTRODUCTIONS[family]]
-        for row in rows:
-            lines.append(f"**{row['title']}.** {row['question']} {worth(row, ideas[row['base']])}")
+        for name, row in rows.items():
+            gained = worth(row, ideas[row["base"]])
+            lines.append(f"**{row['title']}** (`{name}`). {row['question']} {gained}")
             lines.append(f"{row['answer'] or ''} ({row['source']})".strip() + "\n")
     return "\n".join(lines)
 

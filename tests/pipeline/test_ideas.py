@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from charlm.report import ideas as shown
@@ -101,6 +102,16 @@ def test_it_is_stopped_goes_on_and_says_what_was_bought(project):
     assert found is not None
     assert len(shown.section(found)["rows"]) == 2
     assert shown.load(project / "benchmarks/ideas.json", "another text") is None
+
+
+def test_one_at_a_time(project):
+    (project / "ideas/.dvc/tmp").mkdir(parents=True, exist_ok=True)
+    with FileLock(project / "ideas/.dvc/tmp/charlm-ideas.lock"):
+        before = (project / "ideas/params.json").read_bytes()
+        done = run(project, "charlm", "ideas", "--seeds", "9", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ideas are being measured in this folder already")
+    assert (project / "ideas/params.json").read_bytes() == before
 
 
 def test_a_mistake_is_one_line_before_anything_runs(project):

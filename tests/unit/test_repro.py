@@ -3,6 +3,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 
 from charlm.repro import lock_file
 from charlm.repro.schedule import Schedule, Task
+from charlm.repro.workers import Outcome
 from tests.workspace import PROJECT
 
 
@@ -123,3 +124,13 @@ def test_a_killed_writer_leaves_the_whole_old_file(lock, monkeypatch):
     with pytest.raises(ZeroDivisionError), lock_file.modify(lock) as content:
         content["stages"]["download"]["cmd"] = "other"
     assert lock.read_bytes() == before
+
+
+def test_an_interrupted_start_of_python_is_no_traceback():
+    """Ctrl-C may meet a stage before its command could catch it; other faults are shown."""
+    start = 'Traceback (most recent call last):\n  File "<frozen runpy>", line 1, in _run\n'
+    text = f"train@a: said\n{start}    import click\nKeyboardInterrupt\nafter\n"
+    assert Outcome("a", 130, 1.0, text).lines == ["train@a: said", "after"]
+    fault = f"{start}ValueError: 3\n"
+    assert Outcome("a", 1, 1.0, fault).lines[-1] == "ValueError: 3"
+    assert len(Outcome("a", 1, 1.0, fault + text).lines) == 3 + 2

@@ -168,6 +168,13 @@ class Catalogue:
                 }
         return {"sides": sides, "ensembles": ensembles, "dynamic": learning}
 
+    def shares(self, *names: str) -> bool:
+        """Return whether one of these ideas is an ensemble of the seeds of one side."""
+        ensembles = [self.content.ideas[name].ensemble for name in names]
+        return any(
+            len({self.names[member] for member in members}) == 1 for members in ensembles if members
+        )
+
     def override(self, name: str) -> str:
         """Return the command that runs an idea as an experiment; empty for a combination."""
         if name not in self.settings:
@@ -178,9 +185,17 @@ class Catalogue:
         for key, value in setting.changes.items():
             place = place_of(entry, key)
             plus = "" if key in entry[place] else "++"
-            text = json.dumps(value).replace('"', "").replace(" ", "")
-            words.append(f"-S {plus}models.{setting.entry}.{place}.{key}={text}")
+            words.append(f"-S {plus}models.{setting.entry}.{place}.{key}={as_yaml(value)}")
         return " ".join(["dvc exp run", *words, f"evaluate@{setting.entry}"])
+
+
+def as_yaml(value: Any) -> str:
+    """Return a value as params.yaml and DVC have it, without blanks.
+
+    >>> as_yaml(1.0), as_yaml(True), as_yaml(None), as_yaml([0.5, 0.9]), as_yaml("gelu")
+    ('1.0', 'true', 'null', '[0.5,0.9]', 'gelu')
+    """
+    return json.dumps(value).replace('"', "").replace(" ", "")
 
 
 def place_of(entry: dict[str, Any], key: str) -> str:
@@ -219,8 +234,11 @@ def load(file: Path = FILE) -> Catalogue:
             runs[name] = _run(settings[name], raw, where)
             described = runs[name].model_dump(exclude={"name", "entry", "sampling"})
             names[name] = known.setdefault(json.dumps(described, sort_keys=True), name)
-        elif idea.base is None or (idea.dynamic and idea.base not in settings):
-            raise UserError(f"{where}: base must be an idea that is trained")
+        elif idea.base is None or (idea.dynamic and not _by_steps(idea.base, runs)):
+            raise UserError(f"{where}: base must be an idea that is trained by steps")
+        for member in idea.ensemble or []:
+            if member not in settings:
+                raise UserError(f"{where}: '{member}' is no idea that is trained by itself")
     for family, rungs in content.ladders.items():
         for before, rung in zip([None, *rungs], rungs, strict=False):
             if rung not in names or content.ideas[rung].base != before:
@@ -229,6 +247,10 @@ def load(file: Path = FILE) -> Catalogue:
                     f"{before or 'null'}"
                 )
     return Catalogue(content, settings, runs, names, raw)
+
+
+def _by_steps(name: str, runs: dict[str, Run]) -> bool:
+    return name in runs and architectures.sizes(runs[name].model).by_steps
 
 
 def _setting(idea: Idea, settings: dict[str, Setting], where: str) -> Setting:

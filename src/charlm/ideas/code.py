@@ -10,7 +10,8 @@ STAGE = PACKAGE.parent.parent / "stages/idea.py"
 IDEAS = PACKAGE / "ideas"
 
 SIDES = ("data", "evaluation", "ngrams", "training")
-"""Packages that decide what a side becomes, beside its architecture."""
+FILES = ("config/training.py", "models/base.py", "saved_model.py")
+"""Packages and files that decide what a side becomes, beside its architecture."""
 
 
 def digests(models: Iterable[str]) -> dict[str, Any]:
@@ -25,11 +26,11 @@ def digests(models: Iterable[str]) -> dict[str, Any]:
     """
     own = [STAGE, IDEAS / "kinds.py", IDEAS / "side.py"]
     shared = [file for package in SIDES for file in _sources(package)]
-    base = PACKAGE / "models/base.py"
+    shared += [PACKAGE / file for file in FILES]
     return {
-        "sides": _digest([*own, *shared, base]),
+        "sides": _digest([*own, *shared]),
         "models": {name: _digest([PACKAGE / "models" / f"{name}.py"]) for name in sorted(models)},
-        "combinations": _digest([*own, IDEAS / "combination.py", *_sources("evaluation")]),
+        "combinations": _digest([*own, IDEAS / "combination.py", *shared]),
     }
 
 

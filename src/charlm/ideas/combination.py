@@ -65,8 +65,8 @@ def measure_ensemble(
     firsts, seconds = results[entry.first]["runs"], results[entry.second]["runs"]
     later = 1 if entry.first == entry.second else 0
     found = []
-    for place, first in enumerate(firsts):
-        second = seconds[(place + later) % len(seconds)]
+    for place in range(max(len(firsts), len(seconds))):
+        first, second = firsts[place % len(firsts)], seconds[(place + later) % len(seconds)]
         members = [(entry.first, first), (entry.second, second)]
         arrays = [read_array(models / side / run["name"] / PREDICTIONS) for side, run in members]
         log_p_KNV = np.stack(arrays)

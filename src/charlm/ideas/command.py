@@ -3,15 +3,17 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+from filelock import FileLock, Timeout
 
 from charlm.cli import one_line_errors
 from charlm.data import encoding
 from charlm.errors import UserError
-from charlm.files import read_json, write_bytes, write_json
+from charlm.files import read_json, write_bytes, write_json, write_text
 from charlm.ideas import catalogue, code
 
 FOLDERS = {"quick": Path("ideas"), "smoke": Path(".ideas_smoke")}
@@ -65,16 +67,64 @@ def main(names: tuple[str, ...], seeds: int, jobs: int | None, scale: str) -> No
     content: dict[str, Any] = dict(ideas.stages(seeds, scale))
     content["text"] = encoding.describe(ENCODED)["digest"]
     content["code"] = code.digests({side["model"] for side in content["sides"].values()})
-    if status := reproduce(folder, content, ideas.sides(wanted), jobs):
-        sys.exit(status)
+    with alone(folder):
+        if status := reproduce(folder, content, ideas.sides(wanted), jobs or default_jobs()):
+            sys.exit(status)
+        report(ideas, content, wanted, names, folder)
 
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only one that measures ideas in a folder, and writes what came of it.
+
+    Raises:
+        UserError: there is another one.
+    """
+    (folder / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".dvc/tmp/charlm-ideas.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            "ideas are being measured in this folder already: wait until that ends, or stop it"
+        ) from None
+    with lock:
+        yield
+
+
+def default_jobs() -> int | None:
+    """Return how many sides to measure at a time; None means as many as there are cores.
+
+    On an accelerator they would fight for it, and their seconds would say so.
+    """
+    from charlm.models.base import start_torch
+
+    return None if start_torch().type == "cpu" else 1
+
+
+def report(
+    ideas: catalogue.Catalogue,
+    content: dict[str, Any],
+    wanted: list[str],
+    names: tuple[str, ...],
+    folder: Path,
+) -> None:
+    """Print what was bought; record it and add it to MLflow, but for scale smoke.
+
+    Args:
+        ideas: the catalogue.
+        content: of params.json.
+        wanted: ideas that were measured.
+        names: that were asked for.
+        folder: of the pipeline.
+    """
     from charlm.data.vocabulary import Vocabulary
     from charlm.ideas import record
 
     symbols = len(Vocabulary.load(ENCODED / "vocabulary.json").symbols)
     rows = record.rows(ideas, wanted, symbols, folder / "results")
     click.echo(table(rows, names))
-    if scale == "smoke":
+    if folder == FOLDERS["smoke"]:
         return
     known = read_json(record.RECORD) if record.RECORD.is_file() else {"ideas": {}}
     measured = record.machine() | {"corpus": content["text"]}
@@ -102,7 +152,8 @@ def main(names: tuple[str, ...], seeds: int, jobs: int | None, scale: str) -> No
     )
     from charlm.tracking import ideas as tracked
 
-    tracked.add(content, {name: row["family"] for name, row in rows.items()}, folder)
+    families = {ideas.names[name]: row["family"] for name, row in rows.items()}
+    tracked.add(content, families, folder)
 
 
 def reproduce(folder: Path, content: dict[str, Any], targets: set[str], jobs: int | None) -> int:
@@ -114,12 +165,21 @@ def reproduce(folder: Path, content: dict[str, Any], targets: set[str], jobs: in
         targets: names of sides, ensembles and dynamic evaluations.
         jobs: stages at a time.
     """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
     from charlm.repro import command
 
     for file in ("dvc.yaml", ".dvcignore", ".dvc/config", ".gitignore"):
-        if not (folder / file).is_file():
+        if folder != FOLDERS["quick"]:
             write_bytes(folder / file, (FOLDERS["quick"] / file).read_bytes())
-    write_json(folder / "params.json", content)
+    try:
+        # The project's own cache; the repository's .dvc may lie above the project.
+        cache = Repo(".").cache.local.path
+    except DvcException as error:
+        raise UserError(" ".join(str(error).split())) from None
+    write_text(folder / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
+    write_json(folder / "params.json", content | {"folder": folder.name})
     stages = {"sides": "side", "ensembles": "ensemble", "dynamic": "dynamic"}
     addresses = [
         f"{stage}@{name}"
@@ -153,9 +213,9 @@ def table(rows: dict[str, dict[str, Any]], names: tuple[str, ...]) -> str:
     lines = [f"{'bits per character':{width}}  bought            verdict"]
     for row in shown.values():
         gain = row["bought"]
-        error = f"± {gain['error']:.4f}"
+        error = "" if gain["error"] is None else f"± {gain['error']:.4f}"
         lines.append(
-            f"{row['title']:{width}}  {gain['validation']:+.4f} {error}  {gain['verdict']}"
+            f"{row['title']:{width}}  {gain['validation']:+.4f} {error:8}  {gain['verdict']}"
         )
     return "\n".join(lines)
 

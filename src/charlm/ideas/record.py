@@ -19,7 +19,8 @@ import torch
 
 from charlm import models
 from charlm.files import read_json
-from charlm.ideas.catalogue import Catalogue, Idea
+from charlm.ideas.catalogue import Catalogue, Idea, as_yaml
+from charlm.ideas.kinds import KINDS
 from charlm.timings import processor
 
 RECORD = Path("benchmarks/ideas.json")
@@ -65,7 +66,11 @@ def rows(
             "override": catalogue.override(name),
             "code": code(catalogue, name),
             **side(results[name]),
-            "bought": bought(results[idea.base], results[name]) if idea.base in results else None,
+            "bought": (
+                bought(results[idea.base], results[name], catalogue.shares(name, str(idea.base)))
+                if idea.base in results
+                else None
+            ),
             "from_nothing": math.log2(symbols) - validation(results[name]),
         }
     return found
@@ -100,16 +105,25 @@ def side(result: Side) -> dict[str, Any]:
     }
 
 
-def bought(base: Side, idea: Side) -> dict[str, Any]:
-    """Return what an idea bought, bits per character, and how sure that is."""
+def bought(base: Side, idea: Side, shares: bool = False) -> dict[str, Any]:
+    """Return what an idea bought, bits per character, and how sure that is.
+
+    Args:
+        base: results of the side that is changed.
+        idea: results of the side with the idea.
+        shares: whether several runs share a model, as ensembles of one side's seeds do: their
+            spread may be too small an error, and the larger one counts.
+    """
     pairs = _pairs(base, idea)
     differences = [before["validation"] - after["validation"] for before, after in pairs]
     mean = statistics.mean(differences)
+    error, over = text_error(pairs), "text"
     if len(differences) > 1:
-        error, over = statistics.stdev(differences) / math.sqrt(len(differences)), "seeds"
-    else:
-        error, over = text_error(*pairs[0]), "text"
+        spread = statistics.stdev(differences) / math.sqrt(len(differences))
+        if not shares or error is None or spread > error:
+            error, over = spread, "seeds"
     return {
+        "base_validation": validation(base),
         "validation": mean,
         "error": error,
         "over": over,
@@ -122,24 +136,26 @@ def bought(base: Side, idea: Side) -> dict[str, Any]:
     }
 
 
-def verdict(mean: float, error: float) -> str:
+def verdict(mean: float, error: float | None) -> str:
     """Return whether a difference is a gain, a loss, or cannot be told."""
-    if abs(mean) < max(ERRORS * error, SMALLEST):
+    if error is None or abs(mean) < max(ERRORS * error, SMALLEST):
         return "cannot be told"
     return "gain" if mean > 0 else "loss"
 
 
-def text_error(before: Side, after: Side) -> float:
-    """Return the standard error of a difference over pieces of the text, bits per character."""
-    count = sum(characters for characters, _ in _disjoint(before).values())
-    pieces = len(before["chunks"])
+def text_error(pairs: list[tuple[Side, Side]]) -> float | None:
+    """Return the standard error of a mean difference over pieces of the text, bits per character.
+
+    None if there is one piece alone.
+    """
+    pieces = len(pairs[0][0]["chunks"])
     if pieces < 2:
-        return math.inf
+        return None
     each = [
-        (first - second) / math.log(2)
-        for first, second in zip(before["chunks"], after["chunks"], strict=True)
+        statistics.mean(a["chunks"][k] - b["chunks"][k] for a, b in pairs) / math.log(2)
+        for k in range(pieces)
     ]
-    spread: float = statistics.stdev(each) * math.sqrt(pieces) / count
+    spread: float = statistics.stdev(each) * math.sqrt(pieces) / _characters(pairs[0][0])
     return spread
 
 
@@ -152,7 +168,7 @@ def by_kind(pairs: list[tuple[Side, Side]]) -> dict[str, dict[str, float]]:
     """
     found = {}
     kinds = pairs[0][0]["kinds"]
-    total = sum(count for count, _ in _disjoint(pairs[0][0]).values())
+    total = _characters(pairs[0][0])
     for kind, (count, _) in kinds.items():
         nats = statistics.mean(
             before["kinds"][kind][1] - after["kinds"][kind][1] for before, after in pairs
@@ -190,8 +206,9 @@ def mean_curve(curves: list[list[list[float]]]) -> list[list[float]]:
 
 def machine() -> dict[str, str]:
     """Return what figures were measured on, and when."""
+    cores = f"{processor()}, {os.cpu_count()} cores"
     return {
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else cores,
         "versions": f"{platform.system()}, Python {platform.python_version()}, "
         f"torch {torch.__version__}",
         "date": datetime.date.today().isoformat(),
@@ -228,11 +245,7 @@ def _change(idea: Idea) -> str:
         return f"ensemble of {' and '.join(idea.ensemble)}, {idea.mixing}"
     if idea.dynamic:
         return "dynamic evaluation"
-    return ", ".join(f"{key}: {_text(value)}" for key, value in (idea.change or {}).items())
-
-
-def _text(value: Any) -> str:
-    return {True: "true", False: "false", None: "null"}.get(value, str(value))
+    return ", ".join(f"{key}: {as_yaml(value)}" for key, value in (idea.change or {}).items())
 
 
 def _pairs(base: Side, idea: Side) -> list[tuple[Side, Side]]:
@@ -242,9 +255,9 @@ def _pairs(base: Side, idea: Side) -> list[tuple[Side, Side]]:
     return [(before[k % len(before)], after[k % len(after)]) for k in range(count)]
 
 
-def _disjoint(run: Side) -> dict[str, tuple[int, float]]:
-    """Return the kinds of which every character is one: not whether training had seen it."""
-    return {kind: value for kind, value in run["kinds"].items() if "training" not in kind}
+def _characters(run: Side) -> int:
+    """Return how many characters of validation were scored; each is of one of KINDS."""
+    return sum(run["kinds"][kind][0] for kind in KINDS)
 
 
 def _mean(result: Side, key: str) -> float | None:

@@ -27,9 +27,10 @@ from charlm.data.encoding import Ids
 from charlm.errors import UserError
 from charlm.evaluation import loss
 from charlm.files import read_json, write_array, write_json
+from charlm.ideas import code
 from charlm.ideas.kinds import KINDS, SEEN, UNSEEN, kinds, seen
 from charlm.training import checkpoint, job
-from charlm.training.trainer import Point
+from charlm.training.trainer import Diverged, Point
 
 FINISHED = ".finished"
 """In the pipeline's folder: runs that are done. A stopped stage goes on after them, and more seeds
@@ -181,7 +182,7 @@ class Measurement:
             tried.append(rate)
             try:
                 found[rate] = self._result(first, rate)
-            except UserError as error:
+            except Diverged as error:
                 self._say(f"{self._name}, learning rate times {rate:.3g}: {error}")
             if not waiting and found and further:
                 best, further = _best(found), further - 1
@@ -193,15 +194,19 @@ class Measurement:
         runs = [found[best], *(self._result(seed, best) for seed in others)]
         for name in (run["name"] for run in runs if self._side.keep):
             shutil.copytree(self._finished / name, self._models / name, dirs_exist_ok=True)
-        losses = {f"{rate:.3g}": found[rate]["validation"] for rate in sorted(found)}
+        # A rate that diverged has no loss.
+        losses = {
+            f"{rate:.3g}": found[rate]["validation"] if rate in found else None
+            for rate in sorted(tried)
+        }
         best_rate = f"{best:.3g}" if self._side.rates else None
         return {"side": self._name, "rates": losses, "best_rate": best_rate, "runs": runs}
 
     def _result(self, seed: int, rate: float) -> dict[str, Any]:
         """Return the results of a run; if it was done before, without doing it again."""
         training = job.Job(self._side.run(self._name, seed, rate), self._text, CHECKPOINT_S)
-        code = [*sorted(Path(loss.__file__).parent.glob("*.py")), Path(__file__)]
-        identity = checkpoint.fingerprint([training.identity, len(self._holdout.ids), *code])
+        digests = code.digests([self._side.model])
+        identity = checkpoint.fingerprint([training.identity, len(self._holdout.ids), digests])
         name = training.run.name
         file = self._finished / f"{name}.json"
         # DVC removes what a stage that was stopped left in its outputs.
@@ -233,7 +238,7 @@ def _trained(
         kept: folder for the model and its predictions; None keeps neither.
     """
     # Of the processor, so that what else the machine does counts as little as it can.
-    clock = time.perf_counter if training.device.type == "cuda" else time.process_time
+    clock = time.process_time if training.device.type == "cpu" else time.perf_counter
     curve: list[list[float]] = []
     with training.checkpoints:
         started = clock()

@@ -33,9 +33,13 @@ def load(path: Path, digest: str) -> dict[str, Any] | None:
     ideas = {name: row for name, row in record["ideas"].items() if row["corpus"] == digest}
     if not ideas:
         return None
-    ladders = {
-        family: rungs for family, rungs in record["ladders"].items() if set(rungs) <= set(ideas)
-    }
+    for name, row in ideas.items():
+        # A base that was measured anew, or on another text, is another base.
+        base = ideas.get(row["base"])
+        if row["bought"] and (not base or base["validation"] != row["bought"]["base_validation"]):
+            ideas[name] = row | {"bought": None}
+    whole = {name for name, row in ideas.items() if row["bought"] or not row["base"]}
+    ladders = {family: rungs for family, rungs in record["ladders"].items() if whole >= set(rungs)}
     return {"command": record["command"], "ladders": ladders, "ideas": ideas}
 
 
@@ -44,8 +48,8 @@ def section(record: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `ladders`, each a list of rungs from knowing nothing down; `rows` of the comparisons, in the
-        order of the file, with a picture each; `families` by key; where it was measured (`origins`)
-        and the shape of the whole (`tried`).
+        order of the file, with a picture each; `families` by key; where and when it was measured
+        (`origins`); how many `seeds` there are.
     """
     ideas = record["ideas"]
     compared = {name: row for name, row in ideas.items() if row["bought"]}
@@ -59,7 +63,6 @@ def section(record: dict[str, Any]) -> dict[str, Any]:
         "command": record["command"],
         "origins": sorted({", ".join(row[key] for key in measured) for row in ideas.values()}),
         "seeds": sorted({len(row["seeds"]) for row in compared.values()} - {1}),
-        "told": sum(row["bought"]["verdict"] != "cannot be told" for row in compared.values()),
     }
 
 
@@ -85,7 +88,6 @@ def _rungs(names: list[str], ideas: dict[str, Row]) -> list[Row]:
                 # Shares of the whole way down, for the bar.
                 "left": min(row["validation"], row["validation"] + bought["validation"]) / top,
                 "width": abs(bought["validation"]) / top,
-                "spread": 2 * (bought["error"] or 0.0) / top,
             }
         )
     return rungs

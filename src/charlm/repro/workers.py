@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 import time
@@ -25,6 +26,12 @@ NOISE = (
     "WARNING: 'models/",  # a side of ideas whose models are not kept
 )
 """Beginnings of lines that DVC prints for every stage, and that are left out."""
+
+
+INTERRUPTED = re.compile(
+    r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*KeyboardInterrupt\n", re.MULTILINE
+)
+"""What Python prints where Ctrl-C meets it before the stage's command has begun."""
 
 
 class Workers:
@@ -75,7 +82,8 @@ class Outcome:
 
     def __init__(self, name: str, status: int | None, seconds: float, text: str) -> None:
         self.name, self.status, self.seconds = name, status, seconds
-        self.lines = [line for line in text.splitlines() if line and not line.startswith(NOISE)]
+        lines = INTERRUPTED.sub("", text).splitlines()
+        self.lines = [line for line in lines if line and not line.startswith(NOISE)]
 
 
 class _Worker:

@@ -16,9 +16,6 @@ from charlm.cli import one_line_errors
 from charlm.errors import UserError
 from charlm.serving.ports import check_free
 
-OWN_NAMES = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "[::1]", "[::1]:*")
-"""What stays allowed beside the names: MLflow takes a list in place of its own."""
-
 WAIT_S = 5
 """Seconds that a database or a store may take to answer."""
 
@@ -62,7 +59,10 @@ def main(
     click.echo(f"MLflow on http://{host}:{port} (Ctrl-C ends it): {shown}, {artifacts}", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     if names:
-        allowed = [*names, *(f"{name}:{port}" for name in names), *OWN_NAMES]
+        from mlflow.server.security_utils import get_default_allowed_hosts
+
+        # MLflow takes a list in place of its own, which is to stay allowed.
+        allowed = [*names, *(f"{name}:{port}" for name in names), *get_default_allowed_hosts()]
         command += ["--allowed-hosts", ",".join(allowed)]
     os.execv(sys.executable, [*command, "--uvicorn-opts", "--log-level warning"])
 

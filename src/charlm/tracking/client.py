@@ -123,13 +123,27 @@ def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
     running = "attributes.status = 'RUNNING'"
     for run in client.search_runs([experiment_id], running, max_results=1000):
         owner = run.data.tags.get(OWNER, "").split()
-        if len(owner) == 3 and owner[0] == platform.node() and not _alive(*owner[1:]):
+        if len(owner) == 3 and owner[0] == _here() and not _alive(*owner[1:]):
             client.set_terminated(run.info.run_id, "KILLED")
 
 
 def owner(process: psutil.Process) -> str:
     """Return what tells a process from all others: machine, number and moment of its start."""
-    return f"{platform.node()} {process.pid} {process.create_time()}"
+    return f"{_here()} {process.pid} {process.create_time()}"
+
+
+def _here() -> str:
+    """Return what tells this machine from others: its name, and on Linux its id and processes.
+
+    Machines of a team may have one name, and containers share an id: their processes are numbered
+    apart.
+    """
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text(encoding="utf-8").strip())
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return "/".join(parts).replace(" ", "_")
 
 
 def _alive(process_id: str, started: str) -> bool:

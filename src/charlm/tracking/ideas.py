@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from charlm.config import params
 from charlm.files import project_root, read_json
 from charlm.tracking import client as connection
@@ -17,7 +19,7 @@ def add(content: dict[str, Any], families: dict[str, str], folder: Path) -> None
 
     Args:
         content: of ideas/params.json.
-        families: of the ideas that were measured, by name.
+        families: of what was measured, by its name in params.json.
         folder: of the pipeline.
     """
     try:
@@ -29,6 +31,7 @@ def add(content: dict[str, Any], families: dict[str, str], folder: Path) -> None
 def _add(content: dict[str, Any], families: dict[str, str], folder: Path) -> None:
     experiment = f"{params.load().corpus.name}-ideas"
     client, experiment_id = connection.connect(experiment, project_root())
+    connection.close_abandoned(client, experiment_id)
     known = {
         run.data.tags.get("idea.run")
         for run in client.search_runs([experiment_id], max_results=50_000)
@@ -50,25 +53,24 @@ def _add(content: dict[str, Any], families: dict[str, str], folder: Path) -> Non
                 )
                 client.set_terminated(parent.info.run_id)
             tags = {
-                "idea.run": identity,
+                connection.OWNER: connection.owner(psutil.Process()),
                 "idea.family": families[name],
                 "mlflow.parentRunId": parent.info.run_id,
                 "charlm.kind": "idea",
             }
-            _one(client, experiment_id, f"{name} seed {run['seed']}", tags, settings, run)
+            made = client.create_run(
+                experiment_id, tags=tags, run_name=f"{name} seed {run['seed']}"
+            )
+            _fill(client, made.info.run_id, settings, run)
+            # By which it is known; a run that was left half made is made again.
+            client.set_tag(made.info.run_id, "idea.run", identity)
+            client.set_terminated(made.info.run_id)
 
 
-def _one(
-    client: Any,
-    experiment_id: str,
-    name: str,
-    tags: dict[str, str],
-    settings: dict[str, Any],
-    run: dict[str, Any],
-) -> None:
+def _fill(client: Any, run_id: str, settings: dict[str, Any], run: dict[str, Any]) -> None:
+    """Log parameters and losses of one run."""
     from mlflow.entities import Metric, Param
 
-    made = client.create_run(experiment_id, tags=tags, run_name=name)
     described = {key: settings[key] for key in ("model", "architecture", "training") if settings}
     described |= {"seed": run["seed"], "parameters": run["parameters"]}
     parameters = {key: str(value) for key, value in flatten(described)}
@@ -84,9 +86,5 @@ def _one(
         metrics.append(Metric("train_seconds", run["seconds"], now, 0))
     for characters, _, bits in run["curve"]:
         metrics.append(Metric("validation_bits", bits, now, characters))
-    client.log_batch(
-        made.info.run_id,
-        metrics=metrics,
-        params=[Param(key, value) for key, value in parameters.items()],
-    )
-    client.set_terminated(made.info.run_id)
+    written = [Param(key, value) for key, value in parameters.items()]
+    client.log_batch(run_id, metrics=metrics, params=written)

@@ -113,7 +113,7 @@ class CheckpointFile:
         self._path = folder / f"{name}-{identity[:DIGITS]}"
         self._identity = identity
         self._seconds = seconds
-        self._lock = FileLock(self._path.with_suffix(".lock"), timeout=0)
+        self._lock = FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=0)
         self._saved = time.monotonic()
         self._signal = 0
         self._handlers: dict[int, Any] = {}

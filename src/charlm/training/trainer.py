@@ -41,6 +41,10 @@ STEPS_PER_GRAPH = 10
 """Training steps in one CUDA graph, at most: beyond that Python's share is small."""
 
 
+class Diverged(UserError):
+    """The loss or the weights are no finite numbers any more."""
+
+
 @dataclass(frozen=True)
 class Point:
     """One point of the loss curve, in nats per character.
@@ -148,7 +152,7 @@ class Trainer:
                 their mean loss in nats, for a progress display. `stop_below` looks at this mean.
 
         Raises:
-            UserError: the loss is not a finite number; the last checkpoint is as it was.
+            Diverged: the loss is not a finite number; the last checkpoint is as it was.
             Interrupted: a signal asked for an end; a checkpoint was saved.
         """
         self.on_point, self.on_steps = on_point, on_steps
@@ -257,7 +261,7 @@ class Trainer:
 
     def _check_finite(self, nats: float, rate: float) -> None:
         if not math.isfinite(nats):
-            raise UserError(
+            raise Diverged(
                 f"the training loss is {nats} at step {self.progress.step} (learning rate "
                 f"{rate:.3g}): nothing was saved; lower learning_rate or clip"
             )

@@ -44,6 +44,14 @@ def write(tmp_path, monkeypatch, few_models):
     return load
 
 
+DYNAMIC = {
+    "every": 40,
+    "learning_rate": 0.001,
+    "epsilon": 0.0003,
+    "decay": 0.005,
+    "statistics": 600,
+    "recount": 5000,
+}
 START = idea(change={"entry": "bigram", "steps": 10, "validate_every": 5})
 
 
@@ -146,6 +154,21 @@ def test_the_command_of_an_experiment_names_each_key_where_it_stands(write):
             "ideas.yaml: ideas.a.titel: unknown key 'titel' (did you mean 'title'?)",
         ),
         ({"a": {**START, "family": "magic"}}, "ideas.yaml: ideas.a.family: "),
+        (
+            {
+                "a": START,
+                "b": idea(base="a", ensemble=["a", "a"]),
+                "c": idea(base="b", ensemble=["a", "b"]),
+            },
+            "ideas.yaml: ideas.c: 'b' is no idea that is trained by itself",
+        ),
+        (
+            {
+                "a": idea(change={"entry": "kneser_ney"}),
+                "b": idea(base="a", dynamic=DYNAMIC),
+            },
+            "ideas.yaml: ideas.b: base must be an idea that is trained by steps",
+        ),
         ({"A b": START}, "ideas.yaml: ideas: 'A b' cannot be a name"),
     ],
 )
@@ -154,6 +177,33 @@ def test_a_mistake_is_one_line(write, ideas, message):
         write(**ideas)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_values_are_written_as_yaml_has_them():
+    """1.0 is no truth, and 0.0 no falsehood."""
+    values = [1.0, 0.0, 1, True, False, None, [0.5, 0.9], "gelu"]
+    assert list(map(catalogue.as_yaml, values)) == [
+        "1.0",
+        "0.0",
+        "1",
+        "true",
+        "false",
+        "null",
+        "[0.5,0.9]",
+        "gelu",
+    ]
+
+
+def test_seeds_of_one_side_share_models(write):
+    found = write(
+        start=START,
+        rate=idea(base="start", change={"learning_rate": 0.5}),
+        seeds=idea(base="start", ensemble=["start", "start"]),
+        kinds=idea(base="seeds", ensemble=["start", "rate"]),
+    )
+    assert found.shares("seeds", "start")
+    assert found.shares("kinds", "seeds")
+    assert not found.shares("kinds", "start")
 
 
 def test_a_ladder_goes_down_step_by_step(write):

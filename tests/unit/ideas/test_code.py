@@ -23,9 +23,11 @@ def package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
-        ("training/trainer.py", {"sides"}),
-        ("models/base.py", {"sides"}),
-        ("data/batches.py", {"sides"}),
+        ("training/trainer.py", {"sides", "combinations"}),
+        ("models/base.py", {"sides", "combinations"}),
+        ("data/batches.py", {"sides", "combinations"}),
+        ("config/training.py", {"sides", "combinations"}),
+        ("ideas/kinds.py", {"sides", "combinations"}),
         ("ideas/side.py", {"sides", "combinations"}),
         ("evaluation/dynamic.py", {"sides", "combinations"}),
         ("ideas/combination.py", {"combinations"}),

@@ -76,6 +76,20 @@ def test_what_has_no_seeds_goes_with_each_and_errs_over_the_text():
     )
 
 
+def test_runs_that_share_models_err_over_the_text():
+    base, pair = side(2.0, 3.0, 4.0), side(1.9, 2.8, 3.7, chunks=(9.0, 10.0))
+    found = record.bought(base, pair, shares=True)
+    assert found["over"] == "text"
+    assert found["validation"] == pytest.approx(0.2)
+    assert found["error"] == pytest.approx(math.sqrt(0.5) / math.log(2) * math.sqrt(2) / 4)
+
+
+def test_a_short_text_has_no_error_and_no_verdict():
+    found = record.bought(side(2.0, chunks=(1.0,)), side(1.0, chunks=(0.5,)))
+    assert found["error"] is None
+    assert found["verdict"] == "cannot be told"
+
+
 def test_kinds_add_up_to_the_whole():
     before = side(2.0, nats=[3.0, 2.0, 1.0, 0.0, 0.0])
     after = side(2.0, nats=[1.0, 2.5, 0.5, 0.0, 0.0])
@@ -100,6 +114,8 @@ def test_a_rate_at_the_edge_is_told():
     found |= {"rates": {"0.333": 2.2, "1": 2.1, "3": 2.0}, "best_rate": "3"}
     assert record.side(found)["at_edge"]
     assert not record.side(found | {"best_rate": "1"})["at_edge"]
+    diverged = {"0.333": 2.2, "1": 2.1, "3": 2.0, "9": None}
+    assert not record.side(found | {"rates": diverged})["at_edge"]
 
 
 def test_every_character_is_of_one_kind():

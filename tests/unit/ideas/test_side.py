@@ -5,6 +5,7 @@ import pytest
 from charlm.errors import UserError
 from charlm.ideas.side import Measurement, Side
 from charlm.training import job
+from charlm.training.trainer import Diverged
 from tests.workspace import at_scale, encode_text
 
 PLAN = at_scale("smoke").run("bigram").training.model_dump() | {"steps": 4, "validate_every": 2}
@@ -42,7 +43,7 @@ class Search(Measurement):
         self.asked.append((seed, round(rate, 2)))
         loss = self.losses(rate)
         if loss is None:
-            raise UserError("the training loss is nan")
+            raise Diverged("the training loss is nan")
         return {"name": f"{seed}-{rate}", "validation": loss}
 
 
@@ -64,6 +65,22 @@ def test_the_search_goes_on_where_the_best_rate_is_at_its_edge(losses, asked, be
     assert found["best_rate"] == best
     assert [seed for seed, _ in search.asked][-1] == 2
     assert len(found["runs"]) == 2
+
+
+def test_a_rate_that_diverged_has_no_loss_and_is_an_edge(text, tmp_path):
+    found = Search(text, tmp_path / "ideas", lambda rate: None if rate > 3 else -rate).results()
+    assert found["rates"] == {"0.333": -1 / 3, "1": -1.0, "3": -3.0, "9": None}
+    assert found["best_rate"] == "3"
+
+
+def test_what_is_no_divergence_ends_the_search(text, tmp_path):
+    """A full disk is no reason to prefer another learning rate."""
+
+    def full(rate):
+        raise UserError("no space left")
+
+    with pytest.raises(UserError, match="no space left"):
+        Search(text, tmp_path / "ideas", full).results()
 
 
 def test_rates_that_all_diverge_are_one_line(text, tmp_path):

@@ -58,7 +58,10 @@ def test_a_database_that_cannot_be_read_is_one_line(started, monkeypatch, tmp_pa
     assert not started
 
 
+@pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
 def test_names_are_allowed_beside_the_numbers(started, monkeypatch):
+    from mlflow.server.security_utils import is_allowed_host_header
+
     monkeypatch.setattr(server, "check_database", lambda address: None)
     monkeypatch.setattr(server, "check_store", lambda address: None)
     arguments = ["--name", "mlflow.example.org", "--name", "runs", "--port", "1025"]
@@ -68,3 +71,6 @@ def test_names_are_allowed_beside_the_numbers(started, monkeypatch):
     (command,) = started
     allowed = command[command.index("--allowed-hosts") + 1].split(",")
     assert {"mlflow.example.org", "mlflow.example.org:1025", "runs", "localhost:*"} <= set(allowed)
+    assert is_allowed_host_header(allowed, "192.168.1.5:1025")
+    assert is_allowed_host_header(allowed, "mlflow.example.org:1025")
+    assert not is_allowed_host_header(allowed, "evil.example.org:1025")

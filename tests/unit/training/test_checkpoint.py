@@ -144,6 +144,20 @@ def test_two_trainings_of_one_run_do_not_meet_and_old_ones_go(tmp_path):
     assert stranger.exists()
 
 
+def test_a_dot_in_a_name_is_no_suffix(tmp_path):
+    with (
+        CheckpointFile(tmp_path, "idea-1-0.333", "a" * 64, 30),
+        CheckpointFile(tmp_path, "idea-1-0.333", "b" * 64, 30),
+        CheckpointFile(tmp_path, "idea-1-0.111", "a" * 64, 30),
+    ):
+        locks = sorted(path.name for path in tmp_path.glob("*.lock"))
+    assert locks == [
+        "idea-1-0.111-aaaaaaaaaaaa.lock",
+        "idea-1-0.333-aaaaaaaaaaaa.lock",
+        "idea-1-0.333-bbbbbbbbbbbb.lock",
+    ]
+
+
 def test_a_queued_experiment_has_its_checkpoint_in_the_project(tmp_path, monkeypatch):
     for folder in (tmp_path, tmp_path / ".dvc/tmp/exps/tmp1"):
         (folder / ".dvc").mkdir(parents=True, exist_ok=True)

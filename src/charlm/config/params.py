@@ -268,27 +268,42 @@ def load(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: the first thing that is wrong, in one line.
     """
+    return _parsed(_read(path), path)
+
+
+def read(path: Path) -> Any:
+    """Return the content of a YAML file of the project, unchecked.
+
+    Raises:
+        UserError: it is missing, or is no YAML.
+    """
+    return _content(_read(path), path)
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"no {path} in {Path.cwd()}: run this in the project's folder") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start})") from None
-    return _load(text, path)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(text: str, path: Path) -> Params:
+def _parsed(text: str, path: Path) -> Params:
+    return parse(_content(text, path), str(path))
+
+
+def _content(text: str, path: Path) -> Any:
     try:
         # YAML 1.2, as DVC reads it: 1e-3 is a number and a repeated key is an error.
-        content = YAML(typ="safe", pure=True).load(text)
+        return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = " ".join(str(error.problem or error.context).split())
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
     except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return parse(content, str(path))
 
 
 def parse(content: Any, where: str) -> Params:

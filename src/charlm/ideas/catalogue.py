@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from charlm.config import architectures, params
 from charlm.config.messages import check_name, named, validate
@@ -212,9 +210,9 @@ def load(file: Path = FILE) -> Catalogue:
     Raises:
         UserError: the first thing that is wrong, in one line.
     """
-    raw = _yaml(Path("params.yaml"))
+    raw = params.read(Path("params.yaml"))
     params.parse(raw, "params.yaml")  # says what is wrong with it
-    content: Content = validate(Content, _yaml(file), str(file))
+    content: Content = validate(Content, params.read(file), str(file))
     settings: dict[str, Setting] = {}
     runs: dict[str, Run] = {}
     names: dict[str, str] = {}
@@ -267,8 +265,7 @@ def _setting(idea: Idea, settings: dict[str, Setting], where: str) -> Setting:
 
 def _run(setting: Setting, raw: dict[str, Any], where: str) -> Run:
     """Check a setting by the rules of params.yaml."""
-    content = copy.deepcopy(raw)
-    entry = named("entry of models", setting.entry, content["models"])
+    entry = copy.deepcopy(named("entry of models", setting.entry, raw["models"]))
     for key, value in setting.changes.items():
         entry[place_of(entry, key)][key] = value
     line = {"entry": setting.entry, "model": entry["model"], "text": "train", "seed": 1}
@@ -280,13 +277,4 @@ def _run(setting: Setting, raw: dict[str, Any], where: str) -> Run:
         "dynamic": {},
         "processes": 1,
     }
-    return params.parse(content | alone, where).runs["idea"]
-
-
-def _yaml(file: Path) -> Any:
-    try:
-        return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no {file} in {Path.cwd()}: run this in the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    return params.parse(raw | alone, where).runs["idea"]

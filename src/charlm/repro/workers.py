@@ -27,7 +27,6 @@ NOISE = (
 )
 """Beginnings of lines that DVC prints for every stage, and that are left out."""
 
-
 INTERRUPTED = re.compile(
     r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*KeyboardInterrupt\n", re.MULTILINE
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from charlm import results
 from charlm.cli import model_option, one_line_errors, progress
 from charlm.config import params
 from charlm.data import encoding
@@ -52,7 +53,8 @@ def main(name: str) -> None:
         raise UserError(f"{name}: {error}") from None
     sizes_N = config.vocabulary.bytes_of_ids[holdout]
     losses = metrics.leaves(scores, sizes_N, metrics.halves(len(validation)))
-    write_json(RESULTS / name / "dynamic.json", {"model": name, **how.model_dump(), **losses})
+    content = {"model": name, **how.model_dump(), **losses}
+    results.save(RESULTS / name / "dynamic.json", content, MODELS / name)
     leaf = losses["holdout"]
     click.echo(
         f"{name}: holdout, dynamic: {leaf['bits_per_char']:.4f} bits per character "

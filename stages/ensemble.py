@@ -10,6 +10,7 @@ from charlm import tracking
 from charlm.cli import model_option, one_line_errors
 from charlm.config import params
 from charlm.data import encoding
+from charlm.errors import UserError
 from charlm.files import project_root, read_array, write_json
 from stages import evaluate, sample
 
@@ -54,14 +55,15 @@ def main(name: str) -> None:
     members = [saved_model.load(MODELS / member, device) for member in entry.members]
     ensemble.check_vocabularies(name, [config.symbols for _, config in members])
     holdout = np.concatenate([validation, test])
-    log_p_KNV = np.stack(
-        [
-            ensemble.log_probabilities(
-                read_array(RESULTS / member / ROWS), model, train, holdout, device
-            )
-            for member, (model, _) in zip(entry.members, members, strict=True)
-        ]
-    )
+    symbols = len(members[0][1].symbols)
+    try:
+        ensemble.check_memory(name, len(holdout), symbols)
+    except UserError as error:
+        raise UserError(f"{error}, or leave out: {settings.leaving_out(name)}") from None
+    log_p_KNV = np.empty((len(members), len(holdout), symbols), dtype=np.float16)
+    for place, (model, _) in enumerate(members):
+        kept_RV = read_array(RESULTS / entry.members[place] / ROWS)
+        ensemble.log_probabilities(kept_RV, model, train, holdout, device, log_p_KNV[place])
     first = len(validation)
     model, config, fit = ensemble.build(entry, members, log_p_KNV[:, :first], validation)
     seconds = time.perf_counter() - started

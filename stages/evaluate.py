@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from charlm import results
 from charlm.cli import model_option, one_line_errors, progress
 from charlm.config import params
 from charlm.data import encoding
-from charlm.files import write_array, write_json
+from charlm.files import write_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def main(name: str) -> None:
 
 def write(name: str, content: dict[str, Any], log_p_RV: "NDArray[Any]") -> None:
     """Write the results of a run or an ensemble, and say its loss."""
-    write_json(RESULTS / name / "metrics.json", content)
+    results.save(RESULTS / name / "metrics.json", content, MODELS / name)
     write_array(RESULTS / name / "log_probabilities.npy", log_p_RV)
     protocol, part = ("windowed", "seen") if content["text"] == "all" else ("streaming", "holdout")
     leaf = content[protocol][part]

@@ -79,7 +79,7 @@ def main() -> None:
         for name in settings.names:
             tracker.attach(
                 tracking.weights_digest(MODELS / name),
-                tracking.evaluation_metrics(RESULTS / name / "metrics.json"),
+                tracking.evaluation_metrics(RESULTS / name / "metrics.json", MODELS / name),
                 track.results_of(name, Path(scratch)),
             )
         tracker.summarise(

@@ -65,7 +65,10 @@ def main(name: str) -> None:
         sorted(ENCODED.glob("*.npy")),
     )
     try:
-        training = job.Job(run, text, settings.checkpoint_every)
+        try:
+            training = job.Job(run, text, settings.checkpoint_every)
+        except UserError as error:
+            raise UserError(f"{error}, or leave out: {settings.leaving_out(name)}") from None
         if training.first:
             click.echo(f"{name}: {job.plan_in_words(run)}", err=True)
         with ended(tracker, name, training.first), training.checkpoints:

@@ -1,5 +1,7 @@
 """A copy of the project to run in: `python -m tests.workspace FOLDER` runs it at scale smoke."""
 
+import contextlib
+import importlib
 import json
 import os
 import re
@@ -11,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from charlm.config import params
@@ -100,6 +103,17 @@ def change(folder: Path, zoo: Iterable[str] = (), **changes: Any) -> None:
         yaml.dump(content, file)
 
 
+def without(folder: Path, *keys: str) -> None:
+    """Leave keys of a copy's params.yaml out, as runs.bigram_2 is one."""
+    yaml = YAML()
+    content = yaml.load(folder / "params.yaml")
+    for key in keys:
+        section, name = key.split(".")
+        del content[section][name]
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(content, file)
+
+
 STEPS = {"perceptron_full_batch": 20, "rnn": 100, "shake_lstm": 100, "ngram_lstm": 100}
 """Optimiser steps of a trainable copy where they are not 400, so that each takes a few seconds."""
 
@@ -133,6 +147,12 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
     if check and done.returncode:
         raise AssertionError(f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done
+
+
+def invoke(folder: Path, module: str, *arguments: str) -> Result:
+    """Run a command in a copy, in this process: starting Python and torch takes seconds."""
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(importlib.import_module(module).main, arguments)
 
 
 def committed(folder: Path) -> None:

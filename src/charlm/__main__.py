@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "summary": ("charlm.report.summary", "Print the leaderboard."),
         "ui": ("charlm.serving.ui", "Open MLflow's pages."),
         "play": ("charlm.serving.playground", "Open a page where models write side by side."),
+        "score": ("charlm.score", "Score any text: bits per character, by line, by character."),
         "experiments": ("charlm.experiments", "Show experiments: losses and what was changed."),
         "compare": ("charlm.report.compare", "Put two revisions side by side."),
         "ladder": ("charlm.ladder", "Show how averaging becomes self-attention."),

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from charlm import saved_model, tracking
-from charlm.files import write_json
+from charlm import results, saved_model, tracking
 from charlm.serving import registry
 from stages import sample
 from tests.workspace import PROJECT, change
@@ -32,7 +31,8 @@ BITS = {"lstm": 2.0, "bigram": 3.0}
 
 def rank(name, bits):
     leaf = {"bits_per_char": bits}
-    write_json(Path("results") / name / "metrics.json", {"streaming": {"validation": leaf}})
+    content = {"streaming": {"validation": leaf}}
+    results.save(Path("results") / name / "metrics.json", content, Path("models") / name)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +222,16 @@ def test_registering_twice_changes_nothing_and_a_new_best_moves_the_alias(projec
         (lambda: Path("results/lstm/metrics.json").unlink(), [], "metrics.json is missing"),
         (
             lambda: Path("models/lstm/weights.safetensors").write_bytes(b"others"),
+            [],
+            "results/lstm/metrics.json is of other weights than those in models/lstm",
+        ),
+        (
+            lambda: (
+                saved_model.save(
+                    Path("models/lstm"), build("lstm", len(SYMBOLS))[0], config("lstm", SYMBOLS)
+                )
+                or rank("lstm", 2.0)
+            ),
             [],
             "no run of MLflow made lstm: run `make track` first",
         ),

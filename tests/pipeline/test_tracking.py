@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from charlm import tracking
+from charlm import results, tracking
 from charlm.tracking.client import OWNER, owner, warn
 from charlm.tracking.client import _surroundings as surroundings
 from charlm.training.trainer import Point
@@ -369,8 +369,9 @@ def test_evaluation_metrics_are_flat(tmp_path):
         "windowed": {"test": leaf},
         "streaming": {"test": leaf},
     }
-    (tmp_path / "metrics.json").write_text(json.dumps(content))
-    assert tracking.evaluation_metrics(tmp_path / "metrics.json") == {
+    (tmp_path / "weights.safetensors").write_bytes(b"w")
+    results.save(tmp_path / "metrics.json", content, tmp_path)
+    assert tracking.evaluation_metrics(tmp_path / "metrics.json", tmp_path) == {
         "windowed.test.nats_per_char": 1.5,
         "streaming.test.nats_per_char": 1.5,
     }

@@ -225,6 +225,16 @@ class Params(Schema):
         same = [n for n, run in self.runs.items() if run.entry == entry and run.text == "train"]
         return [other for other in same if other != name]
 
+    def leaving_out(self, *names: str) -> str:
+        """Return the options of `dvc exp run` that leave out models and what needs them."""
+        gone = [*names]
+        for other, entry in self.ensembles.items():
+            if other not in gone and {*gone} & {*entry.members}:
+                gone.append(other)
+        keys = [f"{'runs' if each in self.runs else 'ensembles'}.{each}" for each in gone]
+        keys += [f"dynamic.{each}" for each in gone if each in self.dynamic]
+        return " ".join(f"-S '~{key}'" for key in keys)
+
     def named(self, name: str) -> Run | Ensemble:
         """Return a run or an ensemble.
 

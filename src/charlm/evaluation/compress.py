@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from charlm import results
 from charlm.cli import model_option, one_line_errors, progress
 from charlm.config import params
 from charlm.errors import UserError
-from charlm.files import read_json, write_bytes
+from charlm.files import write_bytes
 
 if TYPE_CHECKING:
     from charlm.data.vocabulary import Vocabulary
@@ -52,16 +53,18 @@ def holdout(name: str, dynamic: bool) -> None:
     settings = params.load()
     settings.named(name)
     how = settings.learner(name) if dynamic else None
+    if dynamic and not settings.dynamic_evaluation:
+        raise UserError("--dynamic compares with dynamic evaluation: dynamic_evaluation is false")
     train, *held = (encoding.load_split(ENCODED, split) for split in encoding.SPLITS)
     if not len(train):
         raise UserError("the training split is empty: nothing comes before the holdout")
-    metrics = read_json(RESULTS / name / "metrics.json")
+    metrics = results.load(RESULTS / name / "metrics.json", MODELS / name)
     if "streaming" not in metrics:
         raise UserError(f"{name} was trained on all of the text: it has no holdout")
     leaves = metrics["streaming"]
     lessons = None
     if how is not None:
-        leaves = read_json(RESULTS / name / "dynamic.json")
+        leaves = results.load(RESULTS / name / "dynamic.json", MODELS / name)
         lessons = arithmetic_coding.Lessons(train.tolist(), how)
     ids = [int(symbol) for split in held for symbol in split]
     with progress(2 * len(ids), "char", f"{name}: compressing and restoring") as bar:

@@ -2,13 +2,14 @@
 
 Both problems are convex, so that there is one answer whatever the way to it.
 
-Shapes: K members, N targets, V vocabulary.
+Shapes: K members, N targets, P of them at once, V vocabulary.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from charlm.config.params import Ensemble
 
 Floats = NDArray[np.float64]
+
+MEMBERS = 2
+"""Of an ensemble in params.yaml."""
+
+PART_BYTES = 1 << 28
+"""Size of the log-probabilities that are worked on at once, in float64."""
 
 ENOUGH = 1e-10
 """Change of the mean nats of one round at which expectation-maximisation ends."""
@@ -72,9 +79,9 @@ class Fit:
         }
 
 
-def fit(log_p_KNV: Floats, targets_N: NDArray[np.integer]) -> Fit:
+def fit(log_p_KNV: NDArray[np.floating], targets_N: NDArray[np.integer]) -> Fit:
     """Fit every way of mixing; arguments as in `geometric`."""
-    nats_KN = -log_p_KNV[:, np.arange(len(targets_N)), targets_N]
+    nats_KN = -log_p_KNV[:, np.arange(len(targets_N)), targets_N].astype(np.float64)
     return Fit(
         nats_KN.mean(axis=1),
         (nats_KN == nats_KN.min(axis=0)).mean(axis=1),
@@ -110,23 +117,34 @@ def linear(nats_KN: Floats) -> tuple[Floats, float]:
             log_weights_K = np.log(shares_K / shares_K.sum())
 
 
-def geometric(log_p_KNV: Floats, targets_N: NDArray[np.integer]) -> tuple[Floats, float]:
+def geometric(
+    log_p_KNV: NDArray[np.floating], targets_N: NDArray[np.integer]
+) -> tuple[Floats, float]:
     """Return the exponents that mix distributions best, and the nats per character they give.
 
     Args:
         log_p_KNV: each member's log-probabilities of every symbol.
         targets_N: ids of the symbols that came.
     """
-    count, targets = len(log_p_KNV), np.arange(len(targets_N))
+    count, targets, symbols = log_p_KNV.shape
+    per_part = max(1, PART_BYTES // (8 * count * symbols))
 
     def mean_nats(weights_K: Floats) -> tuple[float, Floats]:
-        logits_NV = np.tensordot(weights_K, log_p_KNV, axes=1)
-        total_N = logsumexp(logits_NV, axis=1)
-        p_NV = np.exp(logits_NV - total_N[:, None])
-        slope_K = np.array(
-            [((p_NV * p).sum(axis=1) - p[targets, targets_N]).mean() for p in log_p_KNV]
-        )
-        return float((total_N - logits_NV[targets, targets_N]).mean()), slope_K
+        nats, slope_K = 0.0, np.zeros(count)
+        for first in range(0, targets, per_part):
+            part = slice(first, first + per_part)
+            more, steeper_K = sums(weights_K, log_p_KNV[:, part].astype(np.float64), part)
+            nats, slope_K = nats + more, slope_K + steeper_K
+        return nats / targets, slope_K / targets
+
+    def sums(weights_K: Floats, log_p_KPV: Floats, part: slice) -> tuple[float, Floats]:
+        came_P = targets_N[part]
+        places = np.arange(len(came_P))
+        logits_PV = np.tensordot(weights_K, log_p_KPV, axes=1)
+        total_P = logsumexp(logits_PV, axis=1)
+        p_PV = np.exp(logits_PV - total_P[:, None])
+        slope_K = [((p_PV * p).sum(axis=1) - p[places, came_P]).sum() for p in log_p_KPV]
+        return float((total_P - logits_PV[places, came_P]).sum()), np.array(slope_K)
 
     found = minimize(mean_nats, np.full(count, 1 / count), jac=True, method="L-BFGS-B", tol=1e-12)
     weights_K: Floats = found.x
@@ -148,7 +166,7 @@ def build(
         targets_N: its ids.
     """
     configs = [config for _, config in members]
-    weights = fit(log_p_KNV.astype(np.float64), targets_N.astype(np.int64))
+    weights = fit(log_p_KNV, targets_N.astype(np.int64))
     mixing = weights.best if entry.mixing == "best" else entry.mixing
     config = saved_model.Config(
         model="ensemble",
@@ -180,8 +198,9 @@ def log_probabilities(
     train: Ids,
     holdout: Ids,
     device: torch.device,
-) -> NDArray[np.float16]:
-    """Return what a member says at each place of the holdout, N x V.
+    log_p_NV: NDArray[np.float16],
+) -> None:
+    """Write down what a member says at each place of the holdout.
 
     Args:
         rows_RV: what evaluation kept of it.
@@ -189,13 +208,32 @@ def log_probabilities(
         train: ids of the training split; the last is the first input.
         holdout: ids of the holdout.
         device: that the model is on.
+        log_p_NV: is filled.
     """
     if len(rows_RV) == len(holdout):
-        return rows_RV
-    all_NV = torch.empty(len(holdout), rows_RV.shape[1], dtype=torch.float16)
+        log_p_NV[:] = rows_RV
+        return
     ids = torch.tensor(np.concatenate([train[-1:], holdout]))
-    loss.streaming(model, ids.to(device), rows_RV=all_NV)
-    return all_NV.numpy()
+    loss.streaming(model, ids.to(device), rows_RV=torch.from_numpy(log_p_NV))
+
+
+def check_memory(name: str, targets: int, symbols: int) -> None:
+    """Refuse an ensemble whose members say more than memory holds.
+
+    Args:
+        name: of the ensemble.
+        targets: characters of the holdout.
+        symbols: of the vocabulary.
+
+    Raises:
+        UserError: it does not fit; the message has the numbers.
+    """
+    needed, available = 2 * MEMBERS * targets * symbols, psutil.virtual_memory().available
+    if needed > available:
+        raise UserError(
+            f"{name} needs {needed:,} bytes for what its members say at {targets:,} characters of "
+            f"{symbols:,} symbols, but {available:,} are available: use a shorter holdout"
+        )
 
 
 def check_vocabularies(name: str, symbols: list[str]) -> None:

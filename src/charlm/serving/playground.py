@@ -28,11 +28,11 @@ from fastapi.telemetry import TelemetryConfig
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from charlm import results as evaluations
 from charlm import sampling, saved_model
 from charlm.cli import one_line_errors
 from charlm.config import params
 from charlm.errors import UserError
-from charlm.files import read_json
 from charlm.models.base import LanguageModel, State, start_torch
 from charlm.serving.ports import listen
 
@@ -155,7 +155,7 @@ def model_rows(models: Path, results: Path, settings: params.Params) -> list[dic
     for name in model_names(models):
         bits = None
         with contextlib.suppress(UserError, KeyError):
-            metrics = read_json(results / name / "metrics.json")
+            metrics = evaluations.load(results / name / "metrics.json", models / name)
             bits = metrics["streaming"]["validation"]["bits_per_char"]
         text = settings.runs[name].text if name in settings.runs else "train"
         rows.append({"name": name, "text": text, "bits": bits})

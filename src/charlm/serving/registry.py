@@ -55,7 +55,7 @@ def register(name: str | None) -> str:
         raise UserError("no models in models/: run `dvc repro` or `dvc pull` first")
     if name is not None and name not in there:
         raise UserError(f"--model: no '{name}' in models/ (ranked there: {', '.join(there)})")
-    bits = {each: validation_bits(RESULTS / each / "metrics.json") for each in there}
+    bits = {each: validation_bits(each) for each in there}
     best = min(there, key=bits.__getitem__)
     corpus = settings.corpus.name
     with one_line():
@@ -72,13 +72,14 @@ def register(name: str | None) -> str:
     return f"models:/{chosen}"
 
 
-def validation_bits(path: Path) -> float:
+def validation_bits(name: str) -> float:
     """Return what a model is ranked by: bits per character of validation, streaming.
 
     Raises:
-        UserError: metrics.json is missing or damaged.
+        UserError: its metrics.json is missing, damaged, or of other weights.
     """
-    return tracking.evaluation_metrics(path)["streaming.validation.bits_per_char"]
+    found = tracking.evaluation_metrics(RESULTS / name / "metrics.json", MODELS / name)
+    return found["streaming.validation.bits_per_char"]
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from charlm import results
 from charlm.files import read_json, sha256
 
 
@@ -31,12 +32,19 @@ def point_metrics(row: dict[str, float]) -> tuple[int, dict[str, float]]:
     return int(row["step"]), values
 
 
-def evaluation_metrics(path: Path) -> dict[str, float]:
-    """Return metrics.json as MLflow metrics: streaming.test.bits_per_char and so on."""
-    content = read_json(path)
-    losses = {
-        way: content[way] for way in ("windowed", "windowed_256", "streaming") if way in content
-    }
+def evaluation_metrics(path: Path, model: Path) -> dict[str, float]:
+    """Return metrics.json as MLflow metrics: streaming.test.bits_per_char and so on.
+
+    Args:
+        path: results/NAME/metrics.json.
+        model: the folder models/NAME, whose weights they must be of.
+
+    Raises:
+        UserError: the file is missing, damaged, or of other weights.
+    """
+    content = results.load(path, model)
+    ways = ("windowed", "windowed_256", "streaming")
+    losses: dict[str, Any] = {way: content[way] for way in ways if way in content}
     return {key: float(value) for key, value in flatten(losses)}
 
 

@@ -64,7 +64,11 @@ def add(client: tracking.Client, name: str, settings: params.Params) -> bool:
                 client.point(*tracking.point_metrics(row), int(time.time() * 1000))
             layers = tracking.flow_metrics(read_json(results / "activations.json"))
         client.finish(layers, {"weights_sha256": weights}, files)
-    metrics = tracking.evaluation_metrics(results / "metrics.json")
+    try:
+        metrics = tracking.evaluation_metrics(results / "metrics.json", folder)
+    except UserError as error:
+        click.echo(f"{name}: without its results: {error}", err=True)
+        return missing
     with tempfile.TemporaryDirectory() as scratch:
         client.attach(weights, metrics, results_of(name, Path(scratch)))
     return missing

@@ -82,6 +82,16 @@ def test_an_ensemble_is_its_formula_over_its_members(way):
     assert model.parameter_count == sum(m.parameter_count for m in model.members) + 2
 
 
+def test_a_large_text_is_worked_on_in_parts(monkeypatch):
+    logits = torch.randn(2, 100, 7, generator=torch.Generator().manual_seed(1))
+    log_p, targets = logits.log_softmax(-1).numpy(), np.arange(100) % 7
+    whole_K, whole = ensemble.geometric(log_p, targets)
+    monkeypatch.setattr(ensemble, "PART_BYTES", 8 * 2 * 7 * 33)
+    parts_K, parts = ensemble.geometric(log_p, targets)
+    assert parts_K == pytest.approx(whole_K, rel=1e-6)
+    assert parts == pytest.approx(whole, rel=1e-12)
+
+
 @pytest.mark.parametrize("name", ["lstm", "gpt", "kneser_ney"])
 def test_log_probabilities_are_those_that_streaming_scores_and_those_of_a_carried_state(
     name, corpus_ids

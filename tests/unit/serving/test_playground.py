@@ -16,7 +16,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from charlm import saved_model
+from charlm import results, saved_model
+from charlm.files import write_json
 from charlm.serving import playground
 from stages import sample
 from tests.playing import SYMBOLS, project, serving
@@ -190,8 +191,10 @@ def test_characters_come_as_they_are_drawn_and_stop_with_their_reader(address, m
 def test_models_are_offered_best_first(folder, address):
     for name, bits in (("gpt", 2.5), ("lstm", 1.5)):
         path = folder / "results" / name / "metrics.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"streaming": {"validation": {"bits_per_char": bits}}}))
+        content = {"streaming": {"validation": {"bits_per_char": bits}}}
+        results.save(path, content, folder / "models" / name)
+    # What was measured with other weights ranks nothing.
+    write_json(folder / "results/lmnet/metrics.json", content | {results.WEIGHTS: "0" * 64})
     offered = json.loads(ask(address, "/models")[1])
     assert [(of["name"], of["bits"]) for of in offered["models"]] == [
         ("lstm", 1.5),

@@ -1,0 +1,60 @@
+import pytest
+from click.testing import CliRunner
+
+from charlm import results
+from charlm.errors import UserError
+from charlm.evaluation import compress
+from charlm.serving.registry import validation_bits
+from charlm.tracking import track
+from tests.playing import SYMBOLS, project
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A project with a model and its results; then the model is trained again."""
+    project(tmp_path, "bigram")
+    leaf = {"bits_per_char": 1.0, "nats_per_char": 0.7}
+    content = {"streaming": {"validation": leaf, "holdout": leaf}}
+    results.save(tmp_path / "results/bigram/metrics.json", content, tmp_path / "models/bigram")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_results_are_read_with_their_weights_and_with_no_others(folder):
+    file, model = folder / "results/bigram/metrics.json", folder / "models/bigram"
+    assert results.load(file, model)["streaming"]["holdout"]["bits_per_char"] == 1.0
+    (model / "weights.safetensors").write_bytes(b"others")
+    with pytest.raises(UserError, match=r"metrics\.json is of other weights .* run `dvc repro`"):
+        results.load(file, model)
+
+
+def test_whoever_reads_them_says_so_in_one_line(folder, capsys):
+    """Compression compares with them, the registry ranks by them, MLflow keeps them."""
+    assert SYMBOLS
+    (folder / "models/bigram/weights.safetensors").write_bytes(b"others")
+    (folder / "data/encoded").mkdir(parents=True)
+    with pytest.raises(UserError, match="of other weights"):
+        validation_bits("bigram")
+
+    class Client:
+        works = True
+
+        def knows(self, weights):
+            return True
+
+    assert not track.add(Client(), "bigram", None)
+    assert "bigram: without its results: results/bigram/metrics.json is of other weights" in (
+        capsys.readouterr().err
+    )
+
+
+def test_dynamic_results_that_were_left_out_are_said_to_be(folder):
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(
+        text.replace("dynamic_evaluation: true", "dynamic_evaluation: false")
+    )
+    done = CliRunner().invoke(compress.main, ["holdout", "--model", "lstm", "--dynamic"])
+    assert done.exit_code == 1
+    assert done.output == (
+        "Error: --dynamic compares with dynamic evaluation: dynamic_evaluation is false\n"
+    )

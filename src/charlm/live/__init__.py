@@ -1,0 +1,1 @@
+"""The models in one HTML file that runs them in a browser, without a server."""

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent
 STAGE = PACKAGE.parent.parent / "stages/idea.py"
 IDEAS = PACKAGE / "ideas"
 
-SIDES = ("data", "evaluation", "ngrams", "training")
-FILES = ("config/training.py", "models/base.py", "saved_model.py")
+SIDES = ("data", "ngrams", "training")
+FILES = ("config/training.py", "evaluation/loss.py", "models/base.py", "saved_model.py")
 """Packages and files that decide what a side becomes, beside its architecture."""
 
 
@@ -30,7 +30,7 @@ def digests(models: Iterable[str]) -> dict[str, Any]:
     return {
         "sides": _digest([*own, *shared]),
         "models": {name: _digest([PACKAGE / "models" / f"{name}.py"]) for name in sorted(models)},
-        "combinations": _digest([*own, IDEAS / "combination.py", *shared]),
+        "combinations": _digest([*own, IDEAS / "combination.py", *shared, *_sources("evaluation")]),
     }
 
 

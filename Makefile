@@ -75,8 +75,8 @@ compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
 	@charlm ui $(if $(PORT),--port $(PORT))
 
-play: setup  ## write with the models on http://127.0.0.1:7860
-	@charlm play $(if $(PORT),--port $(PORT))
+play: setup  ## all models in one page that needs no server: reports/playground.html
+	@charlm play
 
 track: setup  ## give MLflow a run of each model that has none (restored, pulled, server away)
 	@charlm track

@@ -1,16 +1,22 @@
 """Any model of the zoo, small."""
 
+import shutil
+from pathlib import Path
+
 import torch
 
 from charlm import models, saved_model
 from charlm.config import params
 from charlm.models.base import LanguageModel
 from charlm.training.trainer import Trainer
-from tests.workspace import at_scale
+from tests.workspace import PROJECT, at_scale
 
 SMOKE = at_scale("smoke")
 NAMES = SMOKE.ranked
 """The first run of each entry, then ensembles."""
+
+SYMBOLS = "".join(sorted(set("ROMEO: to be, or not\n")))
+"""Of the models of a `project`."""
 
 
 def described(name: str) -> tuple[str, int, dict]:
@@ -55,3 +61,12 @@ def fit(model, train_N, validation_N, plan, seed, on_point=None, on_steps=None, 
     """Train a model and return its loss curve; options as of `Trainer`."""
     trainer = Trainer(model, train_N, validation_N, plan, seed, **options)
     return trainer.fit(on_point or (lambda point: None), on_steps or (lambda steps, nats: None))
+
+
+def project(folder: Path, *names: str) -> Path:
+    """Make a folder with params.yaml and fresh models, and return it."""
+    shutil.copy(PROJECT / "params.yaml", folder)
+    for name in names:
+        model, _ = build(name, len(SYMBOLS))
+        saved_model.save(folder / "models" / name, model, config(name, SYMBOLS))
+    return folder

@@ -31,7 +31,7 @@ FILES = (
     "src/charlm/report/page.py",
     "src/charlm/config/params.py",
     "src/charlm/tracking/client.py",
-    "src/charlm/serving/playground.py",
+    "src/charlm/playground/command.py",
     "stages/train.py",
 )
 

@@ -45,7 +45,7 @@ PUT_IN = {
 }
 """What a reader would put in, by what a command contains."""
 
-SERVERS = {"make ui": 5000, "make serve": 5001, "make play": 7860}
+SERVERS = {"make ui": 5000, "make serve": 5001}
 """Ports of what goes on until it is stopped."""
 
 WAIT_S = 120

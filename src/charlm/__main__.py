@@ -30,14 +30,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
         "summary": ("charlm.report.summary", "Print the leaderboard."),
         "ui": ("charlm.serving.ui", "Open MLflow's pages."),
-        "play": ("charlm.serving.playground", "Open a page where models write side by side."),
+        "play": ("charlm.playground.command", "Write a page that runs the models in a browser."),
         "score": ("charlm.score", "Score any text: bits per character, by line, by character."),
         "experiments": ("charlm.experiments", "Show experiments: losses and what was changed."),
         "compare": ("charlm.report.compare", "Put two revisions side by side."),
         "ladder": ("charlm.ladder", "Show how averaging becomes self-attention."),
     },
     "Share": {
-        "live": ("charlm.live.command", "Write a page that runs the models in a browser."),
         "track": ("charlm.tracking.track", "Give MLflow a run of each model that has none."),
         "register": ("charlm.serving.registry", "Add the models to MLflow's registry."),
         "serve": ("charlm.serving.serve", "Serve a model over HTTP."),

@@ -1,116 +1,141 @@
-"""The playground as its user meets it, in a real browser."""
+"""The page of `charlm play` as its reader meets it, in a real browser."""
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
-from tests.playing import project, serving
+import charlm
+from charlm.playground import command
+from tests.workspace import encode_text
+from tests.zoo import NAMES, SYMBOLS, project
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-PROMPT = "to be,\n"
+TEXT = ("ROMEO:\nto be, or not\nto be\n\n" + SYMBOLS) * 100
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def folder(tmp_path_factory):
+    """A project with every model of the zoo, small and fresh, and its page."""
     torch.manual_seed(0)
-    with serving(project(tmp_path_factory.mktemp("playground"), "bigram", "gpt", "lstm")) as found:
-        yield found
+    folder = project(tmp_path_factory.mktemp("playground"), *NAMES)
+    (folder / "data/encoded").mkdir(parents=True)
+    encode_text(TEXT, folder / "data/encoded", 0.2, 0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert CliRunner().invoke(command.main).exit_code == 0
+    return folder
 
 
-@pytest.fixture(scope="module")
-def browser():
+@pytest.fixture(params=[(390, "dark"), (1440, "light")])
+def page(request, folder):
+    """The page from a file, on a telephone and on a desk; a complaint of its console fails it."""
+    width, scheme = request.param
     with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        found = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+        complaints = []
+        found.on("console", lambda message: complaints.append(message.text))
+        found.on("pageerror", lambda error: complaints.append(str(error)))
+        found.goto((folder / "reports/playground.html").as_uri())
+        found.locator("body[data-ready=yes]").wait_for()
         yield found
-        found.close()
+        assert found.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+        browser.close()
+        assert complaints == []
 
 
-@pytest.fixture
-def page(browser, address):
-    """The page at the width of a telephone; what its console complains of fails the test."""
-    found = browser.new_page(viewport={"width": 390, "height": 844})
-    complaints = []
-    found.on("console", lambda message: complaints.append(message.text))
-    found.on("pageerror", lambda error: complaints.append(str(error)))
-    found.goto(address)
-    found.get_by_label("gpt").wait_for(state="attached")
-    found.get_by_label("Prompt").fill(PROMPT)
-    for name in ("bigram", "lstm"):
-        found.get_by_label(name).set_checked(True, force=True)
-    found.get_by_label("gpt").set_checked(False, force=True)
-    yield found
-    found.close()
-    # The browser itself notes each answer of 422.
-    assert [text for text in complaints if "status of 422" not in text] == []
+def choose(page, *names):
+    for name in NAMES:
+        page.get_by_label(name, exact=True).set_checked(name in names, force=True)
 
 
-def overflow(page) -> int:
-    """Return how many pixels the page is wider than its window."""
-    return page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+def test_every_model_has_the_bits_that_it_has_in_python(page, folder):
+    text = TEXT[:1000]
+    script = """([name, text]) =>
+        bitsOf(modelOf(name), [...text].map(symbol => ids.get(symbol)), lineEnd)"""
+    for name in NAMES:
+        found, model = page.evaluate(script, [name, text]), charlm.load(folder / "models" / name)
+        assert np.mean(found) == pytest.approx(model.bits(text).per_character, abs=0.01), name
 
 
-def test_two_models_write_side_by_side_in_colour(page):
-    page.get_by_label("Length").fill("150")
-    page.get_by_label("Prompt").press("Control+Enter")
-    first = page.locator("article").filter(has_text="bigram").locator("pre > span")
-    first.nth(20).wait_for()
-    early = first.count()
-    page.get_by_text("300 characters written.").wait_for()
-    for name in ("bigram", "lstm"):
-        spans = page.locator("article").filter(has_text=name).locator("pre > span")
-        assert spans.count() == len(PROMPT) + 150
-        assert "".join(spans.all_text_contents()).replace("↵", "").startswith(PROMPT)
-        assert page.locator("article").filter(has_text=name).locator(".read").count() == 7
-        colours = spans.evaluate_all("all => all.map(of => getComputedStyle(of).backgroundColor)")
-        assert len(set(colours)) > 5
-        assert all(colour.startswith("rgba(217, 72, 15") for colour in colours)
-    assert early < first.count()
-    first.nth(9).hover()
-    assert "bits" in page.locator("#tip").inner_text()
-    page.locator("pre").first.press("End")
-    assert "here" in first.last.get_attribute("class")
-    for width in (390, 1440):
-        page.set_viewport_size({"width": width, "height": 900})
-        assert overflow(page) <= 0
+def test_typing_shows_bits_and_what_may_come(page, folder):
+    choose(page, "lstm", "gpt")
+    page.get_by_label("Text", exact=True).fill("to be§")
+    cards = page.locator("article")
+    cards.nth(1).locator("pre span").nth(4).wait_for()
+    assert page.get_by_text("left out, no model knows: §").is_visible()
+    assert cards.count() == 2
+    model = charlm.load(folder / "models/lstm")
+    card = cards.filter(has=page.locator("h3", has_text="lstm"))
+    assert card.locator("header span").text_content() == (
+        f"{model.bits('to be').per_character:.3f} bits per character"
+    )
+    assert card.locator(".next div").count() == 8
+    card.locator("pre").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert card.locator(".note").text_content().startswith("o: ")
 
 
-def test_mistakes_are_said_in_the_page(page):
-    page.get_by_label("Prompt").fill("to <b>bé</b>")
-    page.get_by_label("Prompt").press("Control+Enter")
-    page.get_by_role("alert").nth(1).wait_for()
-    assert page.get_by_role("alert").nth(0).inner_text().startswith("prompt: symbol '<' (U+003C)")
-    assert overflow(page) <= 0
-    page.get_by_label("Prompt").fill(PROMPT)
-    page.get_by_label("Temperature").fill("-1")
-    page.get_by_label("Temperature").press("Enter")
-    page.get_by_text("temperature: input should be greater than or equal to 0, not '-1'").nth(
-        1
-    ).wait_for()
+def test_attention_and_matches_are_lines(page):
+    choose(page, "gpt", "ngram_lstm")
+    page.get_by_label("Text", exact=True).fill("not to be, not to be")
+    for name in ("gpt", "ngram_lstm"):
+        card = page.locator(f"article[data-model={name}]")
+        card.locator("pre span").nth(19).click()
+        assert card.locator(".lines path").count() >= 1
+    assert "counts" in card.locator(".note").text_content()
+    assert "copied: the 8 or more characters before it stood there too" in (
+        card.locator(".note").text_content()
+    )
 
 
-def test_stop_and_escape_end_a_text(page):
-    page.get_by_label("Length").fill("10000")
-    for stop in (
-        lambda: page.get_by_role("button", name="Stop").click(),
-        lambda: page.keyboard.press("Escape"),
-    ):
-        page.get_by_role("button", name="Write").click()
-        page.locator("pre > span").nth(20).wait_for()
-        stop()
-        page.get_by_text("Stopped:").wait_for()
-        assert page.locator("pre > span").count() < 20_000
-        assert page.get_by_role("button", name="Stop").is_disabled()
+def test_a_model_writes_and_a_seed_fixes_it(page):
+    choose(page, "lstm")
+    page.get_by_label("Characters").fill("30")
+    page.get_by_label("Text", exact=True).fill("to be")
+    written = page.locator("article pre span")
+    texts = []
+    for _ in range(2):
+        page.get_by_role("button", name="Write on").click()
+        written.nth(34).wait_for()
+        texts.append(page.locator("article pre").text_content())
+        page.get_by_label("Text", exact=True).fill("to b")
+        page.get_by_label("Text", exact=True).fill("to be")
+        page.wait_for_function("document.querySelectorAll('article pre span').length === 5")
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("to be")
 
 
-def test_another_seed_gives_another_text(page):
-    page.get_by_label("Length").fill("40")
-    page.get_by_role("button", name="Write").click()
-    page.get_by_text("80 characters written.").wait_for()
-    before, seed = page.locator("pre").first.inner_text(), page.get_by_label("Seed").input_value()
-    page.get_by_role("button", name="Another seed").click()
-    page.get_by_text("80 characters written.").wait_for()
-    assert page.get_by_label("Seed").input_value() != seed
-    assert page.locator("pre").first.inner_text() != before
+def test_cells_are_found_and_colour_the_text(page):
+    choose(page, "lstm")
+    page.get_by_label("Text", exact=True).fill("ROMEO:\nto be")
+    page.get_by_role("button", name="Find cells").click()
+    options = page.get_by_label("Colour by").locator("option")
+    page.wait_for_function("document.querySelectorAll('article option').length > 3")
+    assert any("place in the line" in text for text in options.all_text_contents())
+    assert page.locator("article pre span").first.get_attribute("style")
+
+
+def test_a_game_is_played_by_keyboard(page):
+    page.get_by_label("Your guess").focus()
+    for _ in range(3):
+        right = page.evaluate("[...data.unseen][game.at]")
+        wrong = next(symbol for symbol in "obetrn" if symbol != right)
+        page.keyboard.insert_text(wrong)
+        assert page.locator("#tried").text_content() == f"not: {wrong}"
+        if right == "\n":
+            page.keyboard.press("Enter")
+        else:
+            page.keyboard.insert_text(right)
+    page.get_by_role("button", name="Show it").click()
+    assert page.locator("#played").text_content() == "4 characters played"
+    you = page.locator("#scores tbody tr").first
+    assert you.text_content().startswith("you")
+    assert " to " in you.text_content()
+    assert page.locator("#scores tbody tr").count() >= 3

@@ -6,7 +6,7 @@ from charlm.errors import UserError
 from charlm.evaluation import compress
 from charlm.serving.registry import validation_bits
 from charlm.tracking import track
-from tests.playing import SYMBOLS, project
+from tests.zoo import SYMBOLS, project
 
 
 @pytest.fixture

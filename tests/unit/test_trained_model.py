@@ -14,8 +14,7 @@ import charlm
 from charlm import saved_model, score
 from charlm.errors import UserError
 from charlm.evaluation import loss
-from tests.playing import SYMBOLS
-from tests.zoo import NAMES, build, config
+from tests.zoo import NAMES, SYMBOLS, build, config
 
 TEXT = "to be, or not to be\nROMEO:\n" * 4
 

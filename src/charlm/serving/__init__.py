@@ -1,1 +1,1 @@
-"""Saved models in use: playground, MLflow's model server and registry. May import all below it."""
+"""Saved models in use: MLflow's model server, registry and pages. May import all below it."""

@@ -6,24 +6,18 @@ import socket
 from charlm.errors import UserError
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+def check_free(host: str, port: int) -> None:
+    """Refuse a port at which a server could not listen.
+
+    MLflow's servers say so with a traceback, or not at all.
 
     Raises:
         UserError: the port is taken or not to be had, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        socket.create_server((host, port), family=family).close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"--port: {port} is in use; choose another, or 0 for any") from None
+            raise UserError(f"--port: {port} is in use: choose another") from None
         raise UserError(f"cannot listen: {error.strerror}") from None
-
-
-def check_free(host: str, port: int) -> None:
-    """Refuse a port at which a server could not listen; errors as of `listen`.
-
-    MLflow's servers say so with a traceback, or not at all.
-    """
-    listen(host, port).close()

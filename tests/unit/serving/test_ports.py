@@ -35,7 +35,7 @@ def test_a_taken_port_is_one_line(command, taken, started, monkeypatch):
     monkeypatch.setattr(server, "check_store", lambda address: None)
     done = CliRunner().invoke(command.main, ["--port", str(taken)])
     assert done.exit_code == 1
-    assert done.output == f"Error: --port: {taken} is in use; choose another, or 0 for any\n"
+    assert done.output == f"Error: --port: {taken} is in use: choose another\n"
     assert not started
 
 

@@ -44,7 +44,7 @@ function varints(bytes) {
   return found;
 }
 
-/** A model from what charlm/live/pack.py says of it. */
+/** A model from what charlm/playground/pack.py says of it. */
 function unpack(archive, packed) {
   const model = { ...packed, tensors: {} };
   for (const [name, stored] of Object.entries(packed.tensors)) model.tensors[name] = tensor(archive, stored);
@@ -545,7 +545,7 @@ KINDS.ngram_lstm = {
     const parts = features.map((feature, k) => feature.map(each => trust[k] * each));
     // Whom it trusts: shown beside the text.
     model.parts = { network, counts: parts[0], matches: sum(...parts.slice(1)), places: found.places,
-      last: state.past.length - 1 };
+      last: state.past.length - 1, longest: matches.at(-1) };
     return sum(network, ...parts);
   },
 };

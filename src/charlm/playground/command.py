@@ -1,4 +1,4 @@
-"""The command `live`: all trained models in one HTML file."""
+"""The command `play`: all trained models in one HTML file."""
 
 import base64
 import importlib.resources
@@ -16,10 +16,10 @@ from charlm.data import encoding
 from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
 from charlm.files import write_text
-from charlm.live import pack
+from charlm.playground import pack
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
-OUTPUT = Path("reports/live.html")
+OUTPUT = Path("reports/playground.html")
 
 OTHERS = (("attention", "gpt", "transformer"), ("kneser_ney", "add_one"))
 """Families of which the best is shown beside the best of all: they can be looked into, or count."""
@@ -40,7 +40,7 @@ def main(output: Path) -> None:
 
     \b
     Example:
-      charlm live
+      charlm play
     """
     settings = params.load()
     there = [name for name in settings.ranked if (MODELS / name / "config.json").is_file()]
@@ -108,10 +108,10 @@ def page(text: str, archive: pack.Archive, models: dict[str, Any], symbols: str)
     alone = [name for name, model in models.items() if model["packed"]["kind"] != "ensemble"]
     shown = [*alone[:1], *(best(family, alone, models) for family in OTHERS)]
     shown = list(dict.fromkeys(name for name in shown if name))
-    here = importlib.resources.files("charlm.live")
+    here = importlib.resources.files("charlm.playground")
     scripts = [(here / name).read_text(encoding="utf-8") for name in ("models.js", "page.js")]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("charlm.live", "."),
+        loader=jinja2.PackageLoader("charlm.playground", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -55,7 +55,7 @@ class Reader {
   add(id) {
     const order = [...this.next.keys()].sort((a, b) => this.next[b] - this.next[a]);
     this.steps.push({ id, bits: -this.next[id] / Math.LN2, order: order.slice(0, 5), rank: order.indexOf(id) + 1,
-      p: order.slice(0, 5).map(symbol => Math.exp(this.next[symbol])), trust: trustIn(this.heard.parts, this.next, id),
+      p: order.slice(0, 5).map(symbol => Math.exp(this.next[symbol])), trust: trustIn(this.heard.parts, id),
       watched: this.heard.watched });
     this.read.push(id);
     this.hear(id);
@@ -80,13 +80,13 @@ function partsOf(model) {
   return model.parts ?? model.members?.map(partsOf).find(parts => parts) ?? null;
 }
 
-/** How much more than other symbols each part made the one that came likely, in nats. */
-function trustIn(parts, next, id) {
+/** How far each part lifted the symbol that came above the mean of all symbols, in nats. */
+function trustIn(parts, id) {
   if (!parts) return null;
-  const over = part => part[id] - part.reduce((total, each, v) => total + each * Math.exp(next[v]), 0);
+  const over = part => part[id] - part.reduce((total, each) => total + each, 0) / part.length;
   const best = parts.places.filter(place => place.symbol === id).sort((a, b) => b.agree - a.agree)[0];
   return { network: over(parts.network), counts: over(parts.counts), matches: over(parts.matches), best: best ?? null,
-    last: parts.last };
+    last: parts.last, longest: parts.longest };
 }
 
 // --- Cards: one for each chosen model ------------------------------------------------------------
@@ -168,10 +168,11 @@ class Card {
   showTrust(trust, at) {
     const bar = (name, nats) => `${name} ${nats >= 0 ? "+" : "−"}${Math.abs(nats / Math.LN2).toFixed(2)}`;
     const parts = [bar("counts", trust.counts), bar("matches", trust.matches), bar("network", trust.network)];
-    this.note.append(create("br"), `bits that each part gave it: ${parts.join(" · ")}`);
+    this.note.append(create("br"), `lifted above the mean of all symbols, in bits: ${parts.join(" · ")}`);
     if (!trust.best) return;
     const from = at - (trust.last - trust.best.then);
-    this.note.append(`; ${trust.best.agree}${trust.best.agree >= 8 ? " or more" : ""} characters before it were there before`);
+    const agree = trust.best.agree, most = trust.longest;
+    this.note.append(create("br"), `copied: the ${agree}${agree === most ? " or more" : ""} characters before it stood there too`);
     this.line(at, from, 1, "copied");
   }
 

@@ -13,10 +13,9 @@ from click.testing import CliRunner
 
 from charlm import models, results
 from charlm.evaluation import loss
-from charlm.live import command, pack
-from tests.playing import SYMBOLS, project
+from charlm.playground import command, pack
 from tests.workspace import PROJECT, encode_text
-from tests.zoo import NAMES, described
+from tests.zoo import NAMES, SYMBOLS, described, project
 
 V, CHARACTERS = 30, 300
 TRANSFORMER = described("transformer")[2]
@@ -74,7 +73,7 @@ def test_javascript_says_what_python_says(tmp_path):
     (tmp_path / "archive").write_bytes(gzip.decompress(archive.content()))
     content = {"arrays": archive.arrays, "models": packed, "ids": ids.tolist()}
     (tmp_path / "models.json").write_text(json.dumps(content))
-    script = (PROJECT / "src/charlm/live/models.js").read_text() + RUN
+    script = (PROJECT / "src/charlm/playground/models.js").read_text() + RUN
     (tmp_path / "run.js").write_text(script)
     done = subprocess.run(["node", "run.js"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -88,7 +87,7 @@ def test_javascript_says_what_python_says(tmp_path):
 
 
 def test_every_architecture_has_its_like():
-    script = (PROJECT / "src/charlm/live/models.js").read_text()
+    script = (PROJECT / "src/charlm/playground/models.js").read_text()
     for name in models.names():
         assert f"KINDS.{name} = " in script
 
@@ -129,8 +128,8 @@ def folder(tmp_path, monkeypatch):
 def test_the_page_holds_all_models_the_best_first(folder):
     done = CliRunner().invoke(command.main)
     assert done.exit_code == 0, done.output
-    assert done.stderr.startswith("reports/live.html: 3 models, 0.")
-    page = (folder / "reports/live.html").read_text()
+    assert done.stderr.startswith("reports/playground.html: 3 models, 0.")
+    page = (folder / "reports/playground.html").read_text()
     assert 'src="' not in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     content = json.loads(page.split('id="models">')[1].split("</script>")[0])
@@ -145,7 +144,7 @@ def test_mistakes_are_one_line(folder):
     done = CliRunner().invoke(command.main)
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: models/gpt/weights.safetensors is damaged")
-    assert not (folder / "reports/live.html").exists()
+    assert not (folder / "reports/playground.html").exists()
     shutil.rmtree(folder / "models")
     assert CliRunner().invoke(command.main).stderr == (
         "Error: no models in models/: run `dvc repro` or `dvc pull` first\n"

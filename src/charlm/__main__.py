@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -52,6 +53,14 @@ The line stands here because importing all commands takes seconds.
 
 class Commands(click.Group):
     """Commands of which only the one that is asked for is imported."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command; what the system refuses is one line, also where only help is printed."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            click.echo(f"Error: {error.strerror or error}", err=True)
+            sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return every name, group by group."""

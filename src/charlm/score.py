@@ -1,6 +1,7 @@
 """The command `score`: what any text costs the trained models."""
 
 import csv
+import io
 import re
 import sys
 from pathlib import Path
@@ -118,13 +119,17 @@ def most(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 def write_characters(text: str, scored: "dict[str, Bits]") -> None:
     """Print a row for each character."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    row = io.StringIO()
+    writer = csv.writer(row, lineterminator="\n")
     writer.writerow(["line", "character", *scored])
     columns = [bits.each.tolist() for bits in scored.values()]
     line = 1
     for symbol, *costs in zip(text, *columns, strict=True):
         writer.writerow([line, symbol, *(f"{cost:.4f}" for cost in costs)])
         line += symbol == "\n"
+        click.echo(row.getvalue(), nl=False)
+        row.seek(0)
+        row.truncate()
 
 
 def show_lines(text: str, scored: "dict[str, Bits]") -> None:

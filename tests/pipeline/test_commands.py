@@ -29,6 +29,15 @@ def commands_of(package: str, folder: str) -> set[str]:
     return {module for module, main in found.items() if isinstance(main, click.Command)}
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["ladder"]])
+@pytest.mark.parametrize("output", [">&-", ">/dev/full", "| head -c 1"])
+def test_an_output_that_takes_nothing_is_one_line_at_most(arguments, output):
+    command = f"{sys.executable} -m charlm {' '.join(arguments)} {output}"
+    done = subprocess.run(command, shell=True, cwd=PROJECT, capture_output=True, text=True)
+    assert done.stderr.count("\n") <= 1
+    assert "Traceback" not in done.stderr
+
+
 def test_every_command_of_the_project_is_there():
     found = commands_of("charlm", "src/charlm") | commands_of("stages", "stages")
     # What `charlm ideas` lets DVC run is no command for people.

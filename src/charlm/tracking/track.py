@@ -75,14 +75,14 @@ def add(client: tracking.Client, name: str, settings: params.Params) -> bool:
 
 
 def results_of(name: str, scratch: Path) -> list[Path]:
-    """Return the files of later stages that a model's run holds, with a picture if it has a curve.
+    """Return those files of later stages that are there, with a picture if there is a curve.
 
     Args:
         name: of a run or an ensemble.
         scratch: a folder for the picture.
     """
     folder = RESULTS / name
-    files = [folder / "metrics.json", folder / "sample.txt"]
+    files = [file for name in ("metrics.json", "sample.txt") if (file := folder / name).is_file()]
     curve = read_curve(folder / "curve.csv") if (folder / "curve.csv").is_file() else []
     if curve:
         picture = training_picture(curve, read_json(folder / "activations.json"))

@@ -38,29 +38,48 @@ def main() -> None:
     tracker = tracking.Tracker(settings.corpus.name, project_root())
 
     from charlm.evaluation import metrics
-    from charlm.report import compare, ideas, leaderboard, page, published
+    from charlm.ideas import kinds
+    from charlm.report import compare, details, ideas, leaderboard, page, published
     from charlm.tracking import track
 
     splits = encoding.load_splits(ENCODED)
     holdout = np.concatenate([splits["validation"], splits["test"]])
     symbols = Vocabulary.load(ENCODED / "vocabulary.json").symbols
 
+    validation = splits["validation"]
+    line_end = symbols.find("\n")
+    ways = details.groupings(
+        kinds.KINDS,
+        kinds.kinds("".join(symbols[place] for place in validation)),
+        splits["train"],
+        validation,
+        line_end,
+    )
+    # The excerpt begins with a line, if there is one behind what it is predicted from.
+    ends = np.flatnonzero(holdout[metrics.BEFORE - 1 : -settings.excerpt] == line_end)
+    skipped = int(ends[0]) if len(ends) else 0
+
     def pieces(log_p_RV: "NDArray[Any]") -> list[float]:
-        return leaderboard.pieces(log_p_RV, splits["validation"])
+        return leaderboard.pieces(log_p_RV, validation)
 
     def excerpt(log_p_RV: "NDArray[Any]") -> dict[str, Any]:
-        return metrics.excerpt(log_p_RV, holdout, symbols, settings.excerpt)
+        some_RV = log_p_RV[skipped:] if len(log_p_RV) == len(holdout) else log_p_RV
+        return metrics.excerpt(some_RV, holdout[-len(some_RV) :], symbols, settings.excerpt)
+
+    def where(log_p_RV: "NDArray[Any]") -> dict[str, Any] | None:
+        return details.details(log_p_RV, validation, ways)
 
     findings = page.Findings(
         text=settings.corpus.name,
         scale=settings.scale,
         results=[
-            leaderboard.read_result(RESULTS, name, excerpt, pieces, settings.repeats(name))
+            leaderboard.read_result(RESULTS, name, excerpt, where, pieces, settings.repeats(name))
             for name in settings.ranked
         ],
         entropy=read_json(RESULTS / "entropy.json"),
         published=published.table(settings, CORPUS, ENCODED, MODELS, RESULTS),
         times=leaderboard.recorded_times(RECORDED, leaderboard.training_keys(MODELS, ENCODED)),
+        groupings=ways,
         ideas=ideas.load(IDEAS, encoding.describe(ENCODED)["digest"]),
     )
     tables = page.tables(findings)

@@ -55,6 +55,7 @@ class Result:
         metrics: content of metrics.json.
         sample: the drawn text.
         excerpt: as `charlm.evaluation.metrics.excerpt` returns it.
+        details: as `charlm.report.details.details` returns them.
         pieces: bits per character of each piece of validation; none where no array has them.
         curve: rows of curve.csv; none for an ensemble, and for a model that only counts.
         activations: content of activations.json; {} likewise.
@@ -67,6 +68,7 @@ class Result:
     metrics: dict[str, Any]
     sample: str
     excerpt: dict[str, Any]
+    details: dict[str, Any] | None
     pieces: list[float]
     curve: list[dict[str, float]]
     activations: dict[str, Any]
@@ -84,6 +86,7 @@ def read_result(
     results: Path,
     name: str,
     excerpt: Callable[[Any], dict[str, Any]],
+    details: Callable[[Any], dict[str, Any] | None],
     pieces: Callable[[Any], list[float]],
     repeats: Iterable[str] = (),
 ) -> Result:
@@ -93,6 +96,7 @@ def read_result(
         results: the folder with NAME/metrics.json and more.
         name: of the run or the ensemble.
         excerpt: makes an excerpt of the log-probabilities.
+        details: says where their bits go.
         pieces: returns their bits per character on each piece of validation.
         repeats: names of runs that differ from it by their seed alone.
 
@@ -107,6 +111,7 @@ def read_result(
         metrics=metrics,
         sample=sample,
         excerpt=excerpt(log_p_RV),
+        details=details(log_p_RV),
         pieces=pieces(log_p_RV),
         curve=read_curve(folder / "curve.csv"),
         activations=_read_if_there(folder / "activations.json") or {},

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from charlm.report import figures, ideas, leaderboard
+from charlm.report import details, figures, ideas, leaderboard
 from charlm.report.leaderboard import Result, Row, Times
 
 CONFIDENTLY_WRONG = 0.5
@@ -27,6 +27,7 @@ class Findings:
         entropy: content of results/entropy.json.
         published: the published figures of this text, with ours; None if there are none.
         times: the recorded seconds of training.
+        groupings: the ways in which `details` of the results sort characters.
         ideas: what ideas bought on this text, as `charlm.report.ideas.load` returns it; None if
             nothing was recorded.
     """
@@ -37,6 +38,7 @@ class Findings:
     entropy: dict[str, Any]
     published: dict[str, Any] | None
     times: Times
+    groupings: list[details.Grouping]
     ideas: dict[str, Any] | None = None
 
 
@@ -86,12 +88,25 @@ def page(findings: Findings, rows: list[Row]) -> str:
         trained=trained,
         runs=[result.name for result in results if result.ensemble is None],
         wrong=[name for name, nats in starts.items() if nats > uniform + CONFIDENTLY_WRONG],
+        given=details.GIVEN,
+        detailed=[result for result in results if result.details],
+        costly=costly(findings.groupings, results),
         excerpts={result.name: result.excerpt for result in results},
         # Their axes are logarithmic, and the losses on a text of one symbol are zero.
         curves=figures.learning_picture(results, rows) if trained and uniform else "",
         ladder=figures.ladder_picture(rows, entropy, published["literature"] if published else {}),
         start=figures.start_picture(results, uniform) if trained and uniform else "",
     )
+
+
+def costly(
+    ways: list[details.Grouping], results: list[Result]
+) -> tuple[str, str, float, float] | None:
+    """Return the best model with details, and the kind of character that costs it most."""
+    for result in results:
+        if result.details and ways:
+            return result.name, *details.most(ways[0], result.details["groups"][0])
+    return None
 
 
 def render(template: str, **values: Any) -> str:

@@ -117,6 +117,7 @@ def result(name, nats, *, by_steps=True, initial=4.2, **more):
         "metrics": metrics(nats),
         "sample": "ROMEO: hello",
         "excerpt": EXCERPT,
+        "details": None,
         "pieces": [],
         "curve": curve if by_steps else [],
         "activations": activations if by_steps else {},
@@ -141,7 +142,7 @@ RESULTS = [result("worse", 2.0), result("better", 1.0), result("middle", 1.2)]
 NO_TIMES = leaderboard.Times({}, "")
 
 
-def findings(results=RESULTS, entropy=ENTROPY, published=PUBLISHED, seconds=None):
+def findings(results=RESULTS, entropy=ENTROPY, published=PUBLISHED, seconds=None, groupings=()):
     """What a report is made from."""
     times = leaderboard.Times(seconds, "a machine, 2026-11-23") if seconds else NO_TIMES
-    return page.Findings("a text", "smoke", results, entropy, published, times)
+    return page.Findings("a text", "smoke", results, entropy, published, times, groupings)

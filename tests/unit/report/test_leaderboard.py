@@ -135,6 +135,10 @@ def excerpt(log_p_RV):
     return {"characters": len(log_p_RV)}
 
 
+def details(log_p_RV):
+    return {"rows": len(log_p_RV)}
+
+
 def pieces(log_p_RV):
     return leaderboard.pieces(log_p_RV, np.zeros(len(log_p_RV), dtype=np.uint8))
 
@@ -158,19 +162,19 @@ def test_an_ensemble_has_no_windows_of_its_own():
 
 def test_missing_and_damaged_results_are_named(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.json is missing.*dvc repro"):
-        leaderboard.read_result(tmp_path, "a", excerpt, pieces)
+        leaderboard.read_result(tmp_path, "a", excerpt, details, pieces)
     write(tmp_path / "a/metrics.json", {})
     with pytest.raises(UserError, match=r"sample\.txt cannot be read .*dvc repro"):
-        leaderboard.read_result(tmp_path, "a", excerpt, pieces)
+        leaderboard.read_result(tmp_path, "a", excerpt, details, pieces)
     (tmp_path / "a/sample.txt").write_text("a")
     array = tmp_path / "a/log_probabilities.npy"
     with pytest.raises(UserError, match=r"log_probabilities\.npy is missing.*dvc repro"):
-        leaderboard.read_result(tmp_path, "a", excerpt, pieces)
+        leaderboard.read_result(tmp_path, "a", excerpt, details, pieces)
     write_array(array, np.zeros((30, 65), dtype=np.float16))
     for damaged in (array.read_bytes()[:200], b"", b"junk", array.read_bytes()[:60]):
         array.write_bytes(damaged)
         with pytest.raises(UserError, match=r"log_probabilities\.npy is damaged.*dvc repro"):
-            leaderboard.read_result(tmp_path, "a", excerpt, pieces)
+            leaderboard.read_result(tmp_path, "a", excerpt, details, pieces)
     for rows in ("1,x", "1", "1,2,3"):
         (tmp_path / "curve.csv").write_text(f"step,validation_nats\n{rows}\n")
         with pytest.raises(UserError, match=r"curve\.csv is damaged"):
@@ -183,19 +187,19 @@ def test_results_of_every_kind_are_read_in_one_way(tmp_path):
     write_array(folder / "log_probabilities.npy", np.zeros((2, 3), dtype=np.float16))
     write(tmp_path / "a_2/metrics.json", {"parameters": 4})
     (folder / "sample.txt").write_text("a\r\nb", newline="")
-    plain = leaderboard.read_result(tmp_path, "a", excerpt, pieces)
+    plain = leaderboard.read_result(tmp_path, "a", excerpt, details, pieces)
     assert (plain.name, plain.sample, plain.metrics) == ("a", "a\r\nb", {"parameters": 3})
     assert (plain.curve, plain.activations) == ([], {})
     assert (plain.ensemble, plain.dynamic, plain.members, plain.repeats) == (None, None, [], [])
     # A model that counts has a curve without points.
     (folder / "curve.csv").write_text("step,validation_nats\n")
     write(folder / "activations.json", {})
-    assert leaderboard.read_result(tmp_path, "a", excerpt, pieces) == plain
+    assert leaderboard.read_result(tmp_path, "a", excerpt, details, pieces) == plain
     (folder / "curve.csv").write_text("step,validation_nats\n0,4.5\n10,3.5\n")
     write(folder / "activations.json", {"initial": {}})
     write(folder / "ensemble.json", {"members": [{"name": "b"}]})
     write(folder / "dynamic.json", {"every": 3})
-    full = leaderboard.read_result(tmp_path, "a", excerpt, pieces, ["a_2"])
+    full = leaderboard.read_result(tmp_path, "a", excerpt, details, pieces, ["a_2"])
     assert full.curve[1] == {"step": 10.0, "validation_nats": 3.5}
     assert full.activations == {"initial": {}}
     assert full.members == ["b"]

@@ -161,7 +161,11 @@ def test_the_entropy_ladder_says_where_counting_is_best(plain):
     )
     shown = words(entropy=ENTROPY | {"held_out": ENTROPY["held_out"][:2]})
     assert "with 3.000 bits; that is the longest context tried." in shown
-    assert "(at n = 3, 25 %)" in shown
+    assert "at n = 3, 25 % of the n-grams occur once" in shown
+    assert "falls towards zero" not in shown
+    orders = [row | {"once_share": 0.8} for row in ENTROPY["texts"]["whole"]["orders"]]
+    shown = words(entropy=ENTROPY | {"texts": {"whole": {"orders": orders}}})
+    assert "(at n = 3, 80 %). Then the counts overfit the text, and the line falls" in shown
 
 
 def test_a_large_text_has_a_ladder_without_held_out_losses():

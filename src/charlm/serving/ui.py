@@ -1,7 +1,9 @@
 """The command `ui`: MLflow's pages on the runs of this project."""
 
+import json
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -21,8 +23,8 @@ HOST = "127.0.0.1"
 def main(port: int) -> None:
     """Open MLflow's pages until Ctrl-C.
 
-    They show the runs of MLFLOW_TRACKING_URI, or of mlflow.db in the project. Where that is a
-    server, it has the pages itself.
+    They show the runs of MLFLOW_TRACKING_URI, or of mlflow.db in the project: models ranked by
+    validation, and experiments side by side. Where that is a server, it has the pages itself.
 
     \b
     Example:
@@ -34,20 +36,55 @@ def main(port: int) -> None:
         click.echo(f"MLFLOW_TRACKING_URI is a server: open {masked(address)} in a browser")
         return
     check_free(HOST, port)
-    name = params.load().corpus.name
-    client = tracking.Client(name, root)
-    if not client.works:
+    settings = params.load()
+    if not tracking.Client(settings.corpus.name, root).works:
         raise UserError(f"{masked(address)} cannot be read, see above")
-    page = f"http://{HOST}:{port}/#/experiments/{client.experiment_id}"
-    click.echo(f"MLflow on {page}?workflowType=machine_learning (Ctrl-C ends it)")
+    client, experiment = tracking.connect(settings.corpus.name, root)
+    page = f"http://{HOST}:{port}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    click.echo("MLflow (Ctrl-C ends it):")
+    for view, state in views(settings).items():
+        client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{view}", json.dumps(state))
+        click.echo(f"  {view:<12} {page}&viewStateShareKey={view}")
     os.environ |= {
         # Eight processes for what it has for language model agents.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_BACKEND_STORE_URI": address,
+        "PYTHONWARNINGS": "ignore",  # of what MLflow uses
     }
     command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, "--uvicorn-opts", "--log-level warning"])
+
+
+def views(settings: params.Params) -> dict[str, dict[str, Any]]:
+    """Return what MLflow shows of the runs, by a name: it keeps such views in tags.
+
+    `models` is the ranking; `experiments` has a row for each `dvc repro` and each experiment.
+    """
+    everything = {
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+    }
+    ranked_by = "metrics.`streaming.validation.bits_per_char`"
+    columns = [ranked_by, "metrics.`train_seconds`", "params.`parameters`"]
+    models = {
+        "searchFilter": "tags.`charlm.kind` = 'model'",
+        "orderByKey": ranked_by,
+        "orderByAsc": True,
+        "selectedColumns": columns,
+    }
+    experiments = {
+        "searchFilter": "tags.`charlm.kind` = 'pipeline'",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "selectedColumns": [f"metrics.`validation_bits.{name}`" for name in settings.ranked],
+    }
+    return {"models": everything | models, "experiments": everything | experiments}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """What MLflow's servers would answer with a traceback, or not at all."""
 
+import json
 import os
 import socket
 
 import pytest
 from click.testing import CliRunner
 
+from charlm import tracking
 from charlm.serving import serve, server, ui
 from tests.workspace import PROJECT
 
@@ -46,6 +48,26 @@ def test_pages_of_a_server_are_on_the_server(started, monkeypatch):
     assert "mlflow.example.org:5000 in a browser" in done.output
     assert "secret" not in done.output
     assert not started
+
+
+def test_models_are_ranked_and_experiments_compared_at_addresses_of_their_own(
+    started, monkeypatch, tmp_path
+):
+    """MLflow's pages read a view from a tag of the experiment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'new.db'}")
+    done = CliRunner().invoke(ui.main, ["--port", "1025"])
+    assert done.exit_code == 0
+    client, number = tracking.connect("tinyshakespeare", PROJECT)
+    tags = client.get_experiment(number).tags
+    for view, kind in (("models", "model"), ("experiments", "pipeline")):
+        assert (
+            f"http://127.0.0.1:1025/#/experiments/{number}/runs?workflowType=machine_learning"
+            f"&viewStateShareKey={view}\n" in done.output
+        )
+        state = json.loads(tags[f"mlflow.sharedViewState.{view}"])
+        assert state["searchFilter"] == f"tags.`charlm.kind` = '{kind}'"
+        assert state["orderByKey"]
+    assert len(started) == 1
 
 
 def test_a_database_that_cannot_be_read_is_one_line(started, monkeypatch, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """All commands under one name, which a shell can complete: `charlm`, or `python -m charlm`."""
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -61,6 +62,8 @@ class Commands(click.Group):
         except OSError as error:
             click.echo(f"Error: {error.strerror or error}", err=True)
             sys.exit(1)
+        finally:
+            _let_go_of_output()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return every name, group by group."""
@@ -89,6 +92,15 @@ class Commands(click.Group):
         """Return the names that begin so."""
         names = self.list_commands(ctx)
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _let_go_of_output() -> None:
+    """Drop what an output does not take: at its end Python would try again, and say so."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=Commands)

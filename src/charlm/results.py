@@ -28,3 +28,12 @@ def load(file: Path, model: Path) -> dict[str, Any]:
     if content.get(WEIGHTS) != sha256(model / "weights.safetensors"):
         raise UserError(f"{file} is of other weights than those in {model}: run `dvc repro`")
     return content
+
+
+def validation_bits(file: Path, model: Path) -> float:
+    """Return what a model is ranked by: bits per character of validation, streaming.
+
+    Arguments and errors as of `load`, of metrics.json.
+    """
+    bits: float = load(file, model)["streaming"]["validation"]["bits_per_char"]
+    return bits

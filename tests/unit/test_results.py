@@ -4,7 +4,6 @@ from click.testing import CliRunner
 from charlm import results
 from charlm.errors import UserError
 from charlm.evaluation import compress
-from charlm.serving.registry import validation_bits
 from charlm.tracking import track
 from tests.zoo import SYMBOLS, project
 
@@ -34,7 +33,7 @@ def test_whoever_reads_them_says_so_in_one_line(folder, capsys):
     (folder / "models/bigram/weights.safetensors").write_bytes(b"others")
     (folder / "data/encoded").mkdir(parents=True)
     with pytest.raises(UserError, match="of other weights"):
-        validation_bits("bigram")
+        results.validation_bits(folder / "results/bigram/metrics.json", folder / "models/bigram")
 
     class Client:
         works = True

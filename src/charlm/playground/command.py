@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import jinja2
 
 from charlm import results
 from charlm.cli import one_line_errors, progress
@@ -17,6 +16,7 @@ from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
 from charlm.files import write_text
 from charlm.playground import pack
+from charlm.report.templating import render
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 OUTPUT = Path("reports/playground.html")
@@ -77,7 +77,7 @@ def packed(names: list[str]) -> tuple[pack.Archive, dict[str, Any], str]:
                 tensors,
                 len(config.symbols),
             )
-            models[name] = {"bits": validation_bits(name), "packed": found}
+            models[name] = {"bits": ranked_by(name), "packed": found}
             bar.update()
     if len(vocabularies) > 1:
         raise UserError("the models have different vocabularies: run `dvc repro`")
@@ -85,14 +85,12 @@ def packed(names: list[str]) -> tuple[pack.Archive, dict[str, Any], str]:
     return archive, dict(by_rank), vocabularies.pop()
 
 
-def validation_bits(name: str) -> float | None:
+def ranked_by(name: str) -> float | None:
     """Return what a model is ranked by; None without results of these weights."""
     try:
-        content = results.load(RESULTS / name / "metrics.json", MODELS / name)
+        return results.validation_bits(RESULTS / name / "metrics.json", MODELS / name)
     except UserError:
         return None
-    bits: float = content["streaming"]["validation"]["bits_per_char"]
-    return bits
 
 
 def page(text: str, archive: pack.Archive, models: dict[str, Any], symbols: str) -> str:
@@ -110,15 +108,9 @@ def page(text: str, archive: pack.Archive, models: dict[str, Any], symbols: str)
     shown = list(dict.fromkeys(name for name in shown if name))
     here = importlib.resources.files("charlm.playground")
     scripts = [(here / name).read_text(encoding="utf-8") for name in ("models.js", "page.js")]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("charlm.playground", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {}  # models keep their order
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
+        "charlm.playground",
         text=text,
         prompt=unseen[:TYPED],
         models={

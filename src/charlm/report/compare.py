@@ -211,10 +211,10 @@ def since_baseline(now: dict[str, float]) -> list[str]:
 
 def as_html(first: Revision, second: Revision) -> str:
     """Return compare.html."""
-    from charlm.report import page
+    from charlm.report.templating import render
 
     losses = changed_losses(first, second)
-    return page.render(
+    return render(
         "compare.html.j2",
         first=first,
         second=second,

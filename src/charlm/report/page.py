@@ -7,10 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
 from charlm.report import details, figures, ideas, leaderboard
 from charlm.report.leaderboard import Result, Row, Times
+from charlm.report.templating import render
 
 CONFIDENTLY_WRONG = 0.5
 """Nats per character above a uniform guess from which an untrained model is named as such."""
@@ -107,15 +106,3 @@ def costly(
         if result.details and ways:
             return result.name, *details.most(ways[0], result.details["groups"][0])
     return None
-
-
-def render(template: str, **values: Any) -> str:
-    """Return a page of the templates; every value is escaped unless the template says safe."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("charlm.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**values)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from charlm import tracking
+from charlm import results, tracking
 from charlm.cli import one_line_errors
 from charlm.config import params
 from charlm.errors import UserError
@@ -55,7 +55,10 @@ def register(name: str | None) -> str:
         raise UserError("no models in models/: run `dvc repro` or `dvc pull` first")
     if name is not None and name not in there:
         raise UserError(f"--model: no '{name}' in models/ (ranked there: {', '.join(there)})")
-    bits = {each: validation_bits(each) for each in there}
+    bits = {
+        each: results.validation_bits(RESULTS / each / "metrics.json", MODELS / each)
+        for each in there
+    }
     best = min(there, key=bits.__getitem__)
     corpus = settings.corpus.name
     with one_line():
@@ -70,16 +73,6 @@ def register(name: str | None) -> str:
     )
     chosen = f"{corpus}@{BEST}" if name is None else f"{corpus}-{name}/{versions[name].version}"
     return f"models:/{chosen}"
-
-
-def validation_bits(name: str) -> float:
-    """Return what a model is ranked by: bits per character of validation, streaming.
-
-    Raises:
-        UserError: its metrics.json is missing, damaged, or of other weights.
-    """
-    found = tracking.evaluation_metrics(RESULTS / name / "metrics.json", MODELS / name)
-    return found["streaming.validation.bits_per_char"]
 
 
 @contextlib.contextmanager

@@ -26,7 +26,10 @@ def load(file: Path, model: Path) -> dict[str, Any]:
     """
     content: dict[str, Any] = read_json(file)
     if content.get(WEIGHTS) != sha256(model / "weights.safetensors"):
-        raise UserError(f"{file} is of other weights than those in {model}: run `dvc repro`")
+        raise UserError(
+            f"{file} is of other weights than those in {model}: run `dvc repro`, or, to keep these "
+            f"weights, `charlm evaluate --model {model.name}`"
+        )
     return content
 
 

@@ -44,27 +44,27 @@ def main() -> None:
 
     splits = encoding.load_splits(ENCODED)
     holdout = np.concatenate([splits["validation"], splits["test"]])
-    symbols = Vocabulary.load(ENCODED / "vocabulary.json").symbols
+    vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
+    symbols = vocabulary.symbols
 
     validation = splits["validation"]
     line_end = symbols.find("\n")
+    skipped = details.to_a_line(holdout, line_end, metrics.BEFORE, settings.excerpt)
     ways = details.groupings(
         kinds.KINDS,
-        kinds.kinds("".join(symbols[place] for place in validation)),
+        kinds.kinds(vocabulary.decode(validation)),
         splits["train"],
         validation,
         line_end,
     )
-    # The excerpt begins with a line, if there is one behind what it is predicted from.
-    ends = np.flatnonzero(holdout[metrics.BEFORE - 1 : -settings.excerpt] == line_end)
-    skipped = int(ends[0]) if len(ends) else 0
 
     def pieces(log_p_RV: "NDArray[Any]") -> list[float]:
         return leaderboard.pieces(log_p_RV, validation)
 
     def excerpt(log_p_RV: "NDArray[Any]") -> dict[str, Any]:
-        some_RV = log_p_RV[skipped:] if len(log_p_RV) == len(holdout) else log_p_RV
-        return metrics.excerpt(some_RV, holdout[-len(some_RV) :], symbols, settings.excerpt)
+        # Of a large text there are log-probabilities of its first characters alone.
+        at = skipped if len(log_p_RV) >= skipped + metrics.BEFORE + settings.excerpt else 0
+        return metrics.excerpt(log_p_RV[at:], holdout[at:], symbols, settings.excerpt)
 
     def where(log_p_RV: "NDArray[Any]") -> dict[str, Any] | None:
         return details.details(log_p_RV, validation, ways)

@@ -9,7 +9,7 @@ from charlm.config import params
 from charlm.data.corpus import NO_PATH
 from charlm.errors import UserError
 
-SMALL = 1 << 24
+SMALL = 1 << 28
 """Bytes of an own text up to which it is read by the check; a longer one is long enough."""
 
 LARGE = 1 << 28

@@ -54,10 +54,17 @@ def _print_stage(help_text: str) -> None:
         click.echo(f"{stage}: {summary}", err=True)
 
 
-def model_option(explanation: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def model_option(
+    explanation: str, multiple: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return the option --model of a command, which a shell completes from params.yaml."""
     return click.option(
-        "--model", "name", required=True, help=explanation, shell_complete=_matching_models
+        "--model",
+        "name",
+        required=True,
+        multiple=multiple,
+        help=explanation,
+        shell_complete=_matching_models,
     )
 
 

@@ -1,4 +1,4 @@
-"""Files of results name the weights that they are of: who reads one is told if they are others."""
+"""Files of results name the weights that they are of, so that they are not taken for others'."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,19 @@ WEIGHTS = "weights_sha256"
 
 def save(file: Path, content: dict[str, Any], model: Path) -> None:
     """Write results of a saved model, and the digest of its weights with them."""
-    write_json(file, content | {WEIGHTS: sha256(model / "weights.safetensors")})
+    write_json(file, content | {WEIGHTS: weights_digest(model)})
+
+
+def weights_digest(model: Path) -> str:
+    """Return the SHA-256 of a model's weights, by which results and runs find it.
+
+    Raises:
+        UserError: there are none.
+    """
+    weights = model / "weights.safetensors"
+    if not weights.is_file():
+        raise UserError(f"{weights} is missing: run `dvc repro`")
+    return sha256(weights)
 
 
 def load(file: Path, model: Path) -> dict[str, Any]:
@@ -24,11 +36,15 @@ def load(file: Path, model: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or of other weights than the folder's.
     """
-    content: dict[str, Any] = read_json(file)
-    if content.get(WEIGHTS) != sha256(model / "weights.safetensors"):
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is damaged: remove it and run `dvc repro`")
+    if content.get(WEIGHTS) != weights_digest(model):
+        stage = "ensemble" if (file.parent / "ensemble.json").is_file() else "evaluate"
+        stage = "dynamic" if file.name == "dynamic.json" else stage
         raise UserError(
             f"{file} is of other weights than those in {model}: run `dvc repro`, or, to keep these "
-            f"weights, `charlm evaluate --model {model.name}`"
+            f"weights, `charlm {stage} --model {model.name}`"
         )
     return content
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from charlm.cli import one_line_errors, progress
+from charlm.cli import model_option, one_line_errors, progress
 from charlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ NAMED = 5
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--model", "names", multiple=True, required=True, help="One in models/; repeat it.")
+@model_option("One in models/; repeat it for more.", multiple=True)
 @click.option("--lines", "by_line", is_flag=True, help="Bits per character of each line too.")
 @click.option("--characters", is_flag=True, help="Bits of each character, as CSV.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out symbols that a model does not know.")
 @one_line_errors
 def main(
-    file: Path, names: tuple[str, ...], by_line: bool, characters: bool, skip_unknown: bool
+    file: Path, name: tuple[str, ...], by_line: bool, characters: bool, skip_unknown: bool
 ) -> None:
     """Print the bits per character of FILE, a UTF-8 text; - is standard input.
 
@@ -48,24 +48,27 @@ def main(
     text = read(file)
 
     import charlm
+    from charlm.models.base import start_torch
 
-    models = [charlm.load(name) for name in names]
+    start_torch()
+    names = list(dict.fromkeys(name))
+    models = [charlm.load(each) for each in names]
     kept = known(text, models, skip_unknown)
     if not kept:
-        raise UserError(f"{file}: nothing to score: the text is empty")
+        raise UserError(f"{file}: nothing to score: {'no symbol is known' if text else 'no text'}")
     scored = {}
-    for name, model in zip(names, models, strict=True):
-        with progress(len(kept), "char", name) as bar:
-            scored[name] = model.bits(kept, bar.update)
+    for each, model in zip(names, models, strict=True):
+        with progress(len(kept), "char", each) as bar:
+            scored[each] = model.bits(kept, bar.update)
     if characters:
         write_characters(kept, scored)
         return
     if by_line:
         show_lines(kept, scored)
     widest = max(map(len, scored))
-    for name, bits in scored.items():
+    for each, bits in scored.items():
         click.echo(
-            f"{name:<{widest}}  {bits.per_character:.4f} bits per character, "
+            f"{each:<{widest}}  {bits.per_character:.4f} bits per character, "
             f"{bits.per_byte:.4f} per byte; {bits.total:,.0f} bits for {len(bits):,} characters"
         )
 
@@ -78,6 +81,8 @@ def read(file: Path) -> str:
     """
     try:
         # Line ends stay as they are.
+        if str(file) == "-" and sys.stdin is None:
+            raise UserError("-: there is no standard input")
         content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None

@@ -156,8 +156,10 @@ class TrainedModel:
         Raises:
             UserError: the model does not know a symbol of the text.
         """
+        state = None
         with torch.inference_mode():
-            logits_BTV, _ = self._model(self._ids(text)[None].long())
+            for ids_T in self._ids(text).split(loss.CHARACTERS_PER_PASS):
+                logits_BTV, state = self._model(ids_T[None], state)
         p_V = logits_BTV[0, -1].double().softmax(dim=-1).cpu()
         order_V = p_V.argsort(descending=True, stable=True).tolist()
         return {self.vocabulary.symbols[symbol]: float(p_V[symbol]) for symbol in order_V}
@@ -179,8 +181,10 @@ def load(model: str | Path, device: str = "cpu") -> TrainedModel:
         place = torch.device(device)
     except RuntimeError:
         raise UserError(f"device: 'cpu' or 'cuda', not {device!r}") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: there is no CUDA device here: take 'cpu'")
+    if place.type not in ("cpu", "cuda"):
+        raise UserError(f"device: 'cpu' or 'cuda', not {device!r}")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: there is no {device!r} here: take 'cpu'")
     return TrainedModel(folder.name, *saved_model.load(folder, place))
 
 

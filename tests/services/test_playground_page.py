@@ -57,7 +57,11 @@ def choose(page, *names):
 def test_every_model_has_the_bits_that_it_has_in_python(page, folder):
     text = TEXT[:1000]
     script = """([name, text]) =>
-        bitsOf(modelOf(name), [...text].map(symbol => ids.get(symbol)), lineEnd)"""
+    {
+        const reader = new Reader(name);
+        for (const symbol of text) reader.add(ids.get(symbol));
+        return reader.steps.map(step => step.bits);
+    }"""
     for name in NAMES:
         found, model = page.evaluate(script, [name, text]), charlm.load(folder / "models" / name)
         assert np.mean(found) == pytest.approx(model.bits(text).per_character, abs=0.01), name
@@ -139,3 +143,31 @@ def test_a_game_is_played_by_keyboard(page):
     assert you.text_content().startswith("you")
     assert " to " in you.text_content()
     assert page.locator("#scores tbody tr").count() >= 3
+
+
+def test_a_text_that_is_typed_anew_has_nothing_of_the_old_one(page):
+    choose(page, "gpt")
+    page.get_by_label("Text", exact=True).fill("not to be")
+    card = page.locator("article")
+    card.locator("pre span").nth(8).click()
+    assert card.locator(".lines path").count() >= 1
+    page.get_by_label("Text", exact=True).fill("be")
+    page.wait_for_function("document.querySelectorAll('article pre span').length === 2")
+    assert card.locator(".lines path").count() == 0
+    assert card.locator(".note").text_content() == ""
+
+
+def test_cells_are_told_from_other_states_and_places_are_of_symbols(page):
+    """Of an ensemble, some members have cells; a symbol may be two units of UTF-16."""
+    assert page.evaluate("cellsOf([{ h: [1] }, { ids: [], cache: null }]).length") == 0
+    assert page.evaluate("cellsOf([{ h: [1] }, { h: [2] }]).length") == 2
+    script = 'FEATURES["place in the line"]([..."\\u{1F600}a\\ncd"])'
+    assert page.evaluate(script) == [1, 2, 3, 1, 2]
+
+
+def test_a_game_ends_with_the_text(page):
+    page.evaluate("game.at = [...data.unseen].length - 1; showGame()")
+    show = page.get_by_role("button", name="Show it")
+    show.click()
+    show.click()
+    assert page.locator("#played").text_content() == "1 characters played; the text has ended"

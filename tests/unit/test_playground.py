@@ -36,6 +36,15 @@ VARIANTS = {
 RUN = """
 const fs = require("fs"), { arrays, models, ids } = JSON.parse(fs.readFileSync("models.json"));
 const file = fs.readFileSync("archive"), bytes = new Uint8Array(file).buffer;
+function bitsOf(model, ids, before) {
+  const { start, step } = KINDS[model.kind], state = start(model);
+  let log_p = logSoftmax(step(model, state, before));
+  return ids.map(id => {
+    const bits = -log_p[id] / Math.LN2;
+    log_p = logSoftmax(step(model, state, id));
+    return bits;
+  });
+}
 const bits = Object.entries(models).map(([name, packed]) =>
   [name, bitsOf(unpack({ arrays, bytes }, packed), ids, 0)]);
 console.log(JSON.stringify(Object.fromEntries(bits)));
@@ -57,7 +66,6 @@ def built():
                 weight.add_(torch.randn_like(weight) * 0.1)
         model.recount(text_N)
         yield name, kind, block, sizes, model
-    return
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
@@ -136,6 +144,14 @@ def test_the_page_holds_all_models_the_best_first(folder):
     assert list(content["models"]) == ["lstm", "bigram", "gpt"]
     assert content["chosen"] == content["players"] == ["lstm", "gpt"]
     assert content["unseen"][0] != "\n"
+
+
+def test_a_page_of_models_of_another_text_is_refused(folder):
+    encode_text("something else\n" * 50, folder / "data/encoded")
+    done = CliRunner().invoke(command.main)
+    assert done.stderr == (
+        "Error: the models and the encoded text have different vocabularies: run `dvc repro`\n"
+    )
 
 
 def test_mistakes_are_one_line(folder):

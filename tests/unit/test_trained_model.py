@@ -160,7 +160,7 @@ def test_the_most_frequent_unknown_symbols_are_named():
         (("nix", "--model", "lstm"), None, "nix: no such file"),
         ((".", "--model", "lstm"), None, "Is a directory: ."),
         (("-", "--model", "lsm"), "to", "unknown model 'lsm' (did you mean 'lstm'?)"),
-        (("-", "--model", "lstm"), "", "-: nothing to score: the text is empty"),
+        (("-", "--model", "lstm"), "", "-: nothing to score: no text"),
         (("-", "--model", "lstm"), b"\xff", "-: is not UTF-8 (byte 0)"),
         (("-", "--model", "lstm", "--lines", "--characters"), "t", "--lines and --characters: "),
     ],

@@ -62,7 +62,9 @@ def packed(names: list[str]) -> tuple[pack.Archive, dict[str, Any], str]:
 
     from charlm import saved_model
 
-    archive, vocabularies = pack.Archive(), set()
+    # The page plays with the encoded text.
+    archive = pack.Archive()
+    vocabularies = {Vocabulary.load(ENCODED / "vocabulary.json").symbols}
     models: dict[str, Any] = {}
     with progress(len(names), "model", "packing") as bar:
         for name in names:
@@ -80,7 +82,9 @@ def packed(names: list[str]) -> tuple[pack.Archive, dict[str, Any], str]:
             models[name] = {"bits": ranked_by(name), "packed": found}
             bar.update()
     if len(vocabularies) > 1:
-        raise UserError("the models have different vocabularies: run `dvc repro`")
+        raise UserError(
+            "the models and the encoded text have different vocabularies: run `dvc repro`"
+        )
     by_rank = sorted(models.items(), key=lambda item: item[1]["bits"] or math.inf)
     return archive, dict(by_rank), vocabularies.pop()
 

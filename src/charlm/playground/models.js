@@ -62,17 +62,6 @@ function unpack(archive, packed) {
   return model;
 }
 
-/** The bits of each symbol of a text, the first predicted after `before`. */
-function bitsOf(model, ids, before) {
-  const { start, step } = KINDS[model.kind], state = start(model);
-  let log_p = logSoftmax(step(model, state, before));
-  return ids.map(id => {
-    const bits = -log_p[id] / Math.LN2;
-    log_p = logSoftmax(step(model, state, id));
-    return bits;
-  });
-}
-
 // --- Numbers ------------------------------------------------------------------------------------
 
 const zeros = length => new Float64Array(length);

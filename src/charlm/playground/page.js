@@ -42,6 +42,7 @@ class Reader {
     this.state = KINDS[this.model.kind].start(this.model);
     this.read = [];
     this.steps = [];
+    this.bits = 0;
     this.hear(lineEnd);
   }
 
@@ -57,13 +58,10 @@ class Reader {
     this.steps.push({ id, bits: -this.next[id] / Math.LN2, order: order.slice(0, 5), rank: order.indexOf(id) + 1,
       p: order.slice(0, 5).map(symbol => Math.exp(this.next[symbol])), trust: trustIn(this.heard.parts, id),
       watched: this.heard.watched });
+    this.bits += this.steps.at(-1).bits;
     this.read.push(id);
     this.hear(id);
     this.steps.at(-1).cells = this.heard.cells;
-  }
-
-  get bits() {
-    return this.steps.reduce((total, step) => total + step.bits, 0);
   }
 }
 
@@ -72,7 +70,7 @@ function cellsOf(state) {
   if (state?.h) return [state];
   if (state?.cell) return [state.cell];
   if (state?.cells) return state.cells;
-  return Array.isArray(state) && state[0]?.h ? state : [];
+  return Array.isArray(state) && state.every(cell => cell.h) ? state : [];
 }
 
 /** What an n-gram LSTM, or one in an ensemble, said last. */
@@ -141,6 +139,15 @@ class Card {
     }
   }
 
+  /** Forget what was read, and what was shown of it. */
+  restart() {
+    this.reader.restart();
+    this.text.replaceChildren();
+    this.lines.replaceChildren();
+    this.note.replaceChildren();
+    this.at = -1;
+  }
+
   point(event) {
     const span = event.target.closest("span[data-at]");
     if (span) this.select(Number(span.dataset.at));
@@ -197,14 +204,14 @@ class Card {
   /** Show what was read since the last call, and what may follow. */
   draw(typed) {
     const { steps, next } = this.reader;
-    while (this.text.children.length > steps.length) this.text.lastChild.remove();
-    for (let at = this.text.children.length; at < steps.length; at++) {
+    const known = this.text.children.length;
+    for (let at = known; at < steps.length; at++) {
       const symbol = symbols[steps[at].id];
       const span = create("span", { className: at < typed ? "read" : "" }, symbol === "\n" ? "↵\n" : symbol);
       span.dataset.at = at;
       this.text.append(span);
     }
-    this.colour();
+    this.colour(known);
     this.bits.textContent = steps.length ? `${(this.reader.bits / steps.length).toFixed(3)} bits per character` : "";
     const order = [...next.keys()].sort((a, b) => next[b] - next[a]).slice(0, 8);
     this.next.replaceChildren(...order.map(symbol => {
@@ -216,30 +223,43 @@ class Card {
     }));
   }
 
-  colour() {
+  /** Colour the characters from a place on. */
+  colour(first = 0) {
     const chosen = this.cell?.value ? this.cell.value.split(" ").map(Number) : null;
-    this.reader.steps.forEach((step, at) => {
+    for (let at = first; at < this.text.children.length; at++) {
+      const step = this.reader.steps[at];
       const value = chosen ? step.cells[chosen[0]][chosen[1]] : Math.min(step.bits / 8, 1);
       const colour = value < 0 ? "9 105 218" : "217 72 15";
       this.text.children[at].style.background = `rgb(${colour} / ${(Math.abs(value) * 0.65).toFixed(2)})`;
-    });
+    }
   }
 }
 
 // --- Cells that follow something, found by correlation (Karpathy et al., 2015) ------------------
 
+/** The place of the last of some symbols before each character, or -1. */
+function lastOf(text, ...wanted) {
+  let last = -1;
+  return text.map((symbol, at) => {
+    const before = last;
+    if (wanted.includes(symbol)) last = at;
+    return before;
+  });
+}
+
+// Each of a text as an array of symbols.
 const FEATURES = {
-  "inside a speaker's name": text => [...text].map((_, at) => {
-    const line = text.slice(text.lastIndexOf("\n", at - 1) + 1).split("\n")[0];
+  "inside a speaker's name": text => lastOf(text, "\n").map(before => {
+    const end = text.indexOf("\n", before + 1), line = text.slice(before + 1, end < 0 ? undefined : end).join("");
     return Number(/^[A-Z][A-Za-z' ]*:$/.test(line));
   }),
-  "place in the line": text => [...text].map((_, at) => at - text.lastIndexOf("\n", at - 1)),
+  "place in the line": text => lastOf(text, "\n").map((before, at) => at - before),
   "inside quotation marks": text => {
     let open = 0;
-    return [...text].map(symbol => symbol === '"' ? open = 1 - open : open);
+    return text.map(symbol => symbol === '"' ? open = 1 - open : open);
   },
-  "place in the word": text => [...text].map((_, at) => at - Math.max(...[" ", "\n"].map(s => text.lastIndexOf(s, at)))),
-  "after a line end": text => [...text].map(symbol => Number(symbol === "\n")),
+  "place in the word": text => lastOf(text, " ", "\n").map((before, at) => at - before),
+  "after a line end": text => text.map(symbol => Number(symbol === "\n")),
 };
 
 function correlation(a, b) {
@@ -262,7 +282,7 @@ async function findCells(card, button) {
       if (mine !== run) break;
     }
   }
-  const read = text.slice(0, reader.steps.length).join("");
+  const read = text.slice(0, reader.steps.length);
   card.cell.replaceChildren(create("option", { value: "", textContent: "bits" }));
   for (const [name, feature] of Object.entries(FEATURES)) {
     const wanted = feature(read);
@@ -301,11 +321,9 @@ function arrange() {
 async function readAll() {
   const mine = ++run, wanted = typedIds();
   arrange();
-  for (const { reader, text } of cards.values()) {
-    if (reader.read.length > wanted.length || reader.read.some((id, place) => id !== wanted[place])) {
-      reader.restart();
-      text.replaceChildren();
-    }
+  for (const card of cards.values()) {
+    const { read } = card.reader;
+    if (read.length > wanted.length || read.some((id, place) => id !== wanted[place])) card.restart();
   }
   let began = performance.now();
   for (const card of cards.values()) {
@@ -365,13 +383,15 @@ function newGame() {
   unseen.forEach((symbol, at) => {
     if (symbol === "\n" && unseen[at + 1] !== "\n" && at >= SHOWN && at < unseen.length - 400) starts.push(at + 1);
   });
-  game.begin = game.at = starts[Math.floor(Math.random() * starts.length)] ?? 1;
+  const anywhere = Math.floor(Math.random() * unseen.length / 2) || 1;
+  game.begin = game.at = starts[Math.floor(Math.random() * starts.length)] ?? anywhere;
   game.tried = [];
   game.ranks = [];
   game.readers = data.players.map(name => {
     const reader = new Reader(name);
     for (const symbol of unseen.slice(Math.max(0, game.at - SHOWN), game.at)) reader.add(ids.get(symbol));
     reader.steps = [];
+    reader.bits = 0;
     return reader;
   });
   showGame();
@@ -379,11 +399,9 @@ function newGame() {
 
 function guess(symbol) {
   const right = [...data.unseen][game.at];
-  if (symbol === null) {
-    reveal(symbols.length);
-    return;
-  }
-  if (symbol === right) reveal(game.tried.length + 1);
+  if (right === undefined) return;  // the text has ended
+  if (symbol === null) reveal(symbols.length);
+  else if (symbol === right) reveal(game.tried.length + 1);
   else if (ids.has(symbol) && !game.tried.includes(symbol)) game.tried.push(symbol);
   showGame();
 }
@@ -394,7 +412,6 @@ function reveal(rank) {
   const right = ids.get([...data.unseen][game.at]);
   for (const reader of game.readers) reader.add(right);
   game.at += 1;
-  showGame();
 }
 
 /** Shannon's bounds on the entropy of a reader, from how often each number of guesses was needed. */
@@ -424,7 +441,8 @@ function showGame() {
     name.scope = "row";
     return create("tr", {}, name, ...rest);
   }));
-  $("played").textContent = `${game.ranks.length} characters played`;
+  const over = game.at >= unseen.length ? "; the text has ended" : "";
+  $("played").textContent = `${game.ranks.length} characters played${over}`;
 }
 
 // --- Begin ---------------------------------------------------------------------------------------

@@ -27,6 +27,9 @@ GIVEN = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 WITHIN = 0.05
 
+PART = 8192
+"""Characters that are looked at in one go: bounds the memory."""
+
 ENOUGH = 30
 """Symbols that were given a probability, from which on the share that came is shown."""
 
@@ -82,6 +85,22 @@ def groupings(
     ]
 
 
+def to_a_line(ids_N: Ids, line_end: int, before: int, characters: int) -> int:
+    """Return how many characters to skip so that an excerpt begins with a line; 0 if none does.
+
+    Args:
+        ids_N: of a text.
+        line_end: id of the symbol that ends a line; -1 if there is none.
+        before: characters between those that are skipped and the excerpt.
+        characters: of the excerpt.
+
+    >>> to_a_line(np.array([1, 1, 9, 1, 9, 1, 1]), 9, 2, 2)
+    1
+    """
+    ends = np.flatnonzero(ids_N[before - 1 : -characters] == line_end)
+    return int(ends[0]) if len(ends) else 0
+
+
 def ranges(firsts: tuple[int, ...]) -> tuple[str, ...]:
     """Return how groups of numbers are called.
 
@@ -99,9 +118,9 @@ def times(train_N: Ids, text_N: Ids) -> NDArray[np.int64]:
     ids = np.concatenate([train_N[len(train_N) - CONTEXT :], text_N]).astype(np.int64)
     symbols = int(max(train_N.max(initial=0), ids.max(initial=0))) + 1
     levels = kneser_ney.counts(train_N, symbols, CONTEXT).occurring
-    found = kneser_ney.places(levels, symbols, ids)[len(levels)][CONTEXT - 1 : -1]
     if len(levels) < CONTEXT:
         return np.zeros(len(text_N), dtype=np.int64)
+    found = kneser_ney.places(levels, symbols, ids)[CONTEXT][CONTEXT - 1 : -1]
     return np.where(found >= 0, levels[-1].counts_G[found], 0)
 
 
@@ -117,26 +136,33 @@ def details(
 
     Returns:
         `groups`: for each way, bits per character of each group (None of none); `came`: for each
-        of GIVEN the share that came (None of too few). None if not all of validation has
-        log-probabilities.
+        of GIVEN the mean probability that was given and the share that came (None of too few).
+        None if not all of validation has log-probabilities.
     """
     if len(log_p_RV) < len(text_N) or not len(text_N):
         return None
-    log_p_NV = np.asarray(log_p_RV[: len(text_N)], dtype=np.float32)
-    targets_N = text_N.astype(np.int64)
-    bits_N = -log_p_NV[np.arange(len(text_N)), targets_N].astype(np.float64) / np.log(2)
+    bits_N = np.empty(len(text_N))
+    # Of each of GIVEN: how many symbols were given about so much, how much in all, how many came.
+    sums_3G = np.zeros((3, len(GIVEN)))
+    for first in range(0, len(text_N), PART):
+        targets_P = text_N[first : first + PART].astype(np.int64)
+        places_P = np.arange(len(targets_P))
+        log_p_PV = np.asarray(log_p_RV[first : first + len(targets_P)], dtype=np.float32)
+        bits_N[first : first + PART] = -log_p_PV[places_P, targets_P] / np.log(2)
+        p_PV = np.exp(log_p_PV)
+        for place, given in enumerate(GIVEN):
+            near_PV = np.abs(p_PV - given) < WITHIN
+            right = near_PV[places_P, targets_P].sum()
+            sums_3G[:, place] += near_PV.sum(), p_PV[near_PV].sum(), right
     groups = []
     for way in ways:
         counts = np.bincount(way.groups_N, minlength=len(way.names))
         sums = np.bincount(way.groups_N, bits_N, minlength=len(way.names))
         groups.append([s / c if c else None for s, c in zip(sums.tolist(), counts, strict=True)])
-    p_NV = np.exp(log_p_NV)
-    came: list[float | None] = []
-    for given in GIVEN:
-        near_NV = np.abs(p_NV - given) < WITHIN
-        count = int(near_NV.sum())
-        right = int(near_NV[np.arange(len(text_N)), targets_N].sum())
-        came.append(right / count if count >= ENOUGH else None)
+    came = [
+        (total / count, right / count) if count >= ENOUGH else None
+        for count, total, right in sums_3G.T.tolist()
+    ]
     return {"groups": groups, "came": came}
 
 

@@ -13,6 +13,7 @@ from charlm.config import params
 from charlm.errors import UserError, masked
 from charlm.files import project_root
 from charlm.serving.ports import check_free
+from charlm.serving.registry import one_line
 
 HOST = "127.0.0.1"
 
@@ -39,11 +40,14 @@ def main(port: int) -> None:
     settings = params.load()
     if not tracking.Client(settings.corpus.name, root).works:
         raise UserError(f"{masked(address)} cannot be read, see above")
-    client, experiment = tracking.connect(settings.corpus.name, root)
+    with one_line():
+        client, experiment = tracking.connect(settings.corpus.name, root)
+        for view, state in views(settings).items():
+            tag = f"mlflow.sharedViewState.{view}"
+            client.set_experiment_tag(experiment, tag, json.dumps(state))
     page = f"http://{HOST}:{port}/#/experiments/{experiment}/runs?workflowType=machine_learning"
     click.echo("MLflow (Ctrl-C ends it):")
-    for view, state in views(settings).items():
-        client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{view}", json.dumps(state))
+    for view in views(settings):
         click.echo(f"  {view:<12} {page}&viewStateShareKey={view}")
     os.environ |= {
         # Eight processes for what it has for language model agents.

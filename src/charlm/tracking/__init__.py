@@ -4,13 +4,13 @@ With `serving` this is the only package that imports MLflow. It may import repor
 trainings. No stage reads from it.
 """
 
+from charlm.results import weights_digest
 from charlm.tracking.client import Client, address, connect, make_database, runs_that_made
 from charlm.tracking.metrics import (
     entropy_metrics,
     evaluation_metrics,
     flow_metrics,
     point_metrics,
-    weights_digest,
 )
 from charlm.tracking.tracker import Tracker, running
 

@@ -5,12 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm import results
-from charlm.files import read_json, sha256
-
-
-def weights_digest(folder: Path) -> str:
-    """Return the SHA-256 of a model's weights, by which results find the run that made them."""
-    return sha256(folder / "weights.safetensors")
+from charlm.files import read_json
 
 
 def flatten(mapping: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -37,7 +37,7 @@ def test_a_line_begins_anew_and_a_text_without_lines_is_one():
     assert place.groups_N.tolist() == [0] * 5 + [1] * 15 + [2] * 10
 
 
-def test_bits_of_groups_and_what_came_of_a_probability():
+def test_bits_of_groups_and_what_came_of_a_probability(monkeypatch):
     text = np.array([0, 0, 0, 1] * 30)
     log_p = np.log(np.tile([0.7, 0.3], (120, 1)))
     grouping = details.Grouping("kind", ("zero", "one", "none"), text)
@@ -45,7 +45,14 @@ def test_bits_of_groups_and_what_came_of_a_probability():
     assert found["groups"][0][:2] == pytest.approx([-np.log2(0.7), -np.log2(0.3)], rel=1e-5)
     assert found["groups"][0][2] is None
     # Given 30 %, the second symbol came in a quarter; nothing was given 10, 50 or 90 %.
-    assert found["came"] == [None, 0.25, None, 0.75, None]
+    assert [pair is None for pair in found["came"]] == [True, False, True, False, True]
+    assert found["came"][1] == pytest.approx((0.3, 0.25), rel=1e-5)
+    assert found["came"][3] == pytest.approx((0.7, 0.75), rel=1e-5)
+    # In parts it is the same.
+    monkeypatch.setattr(details, "PART", 7)
+    again = details.details(log_p, text, [grouping])
+    assert again["groups"] == found["groups"]
+    assert again["came"][1] == pytest.approx(found["came"][1])
 
 
 def test_without_all_log_probabilities_there_are_none():
@@ -56,7 +63,10 @@ def test_a_short_training_text_has_seen_nothing():
     assert details.times(np.array([1, 2]), np.array([1, 2, 1])).tolist() == [0, 0, 0]
 
 
-DETAILS = {"groups": [[1.0, 3.0]], "came": [None, 0.31, 0.5, 0.72, 0.9]}
+DETAILS = {
+    "groups": [[1.0, 3.0]],
+    "came": [None, (0.29, 0.31), (0.5, 0.5), (0.7, 0.72), (0.9, 0.9)],
+}
 WAY = details.Grouping("kind of character", KINDS, np.array([0, 0, 0, 1]))
 
 
@@ -64,7 +74,7 @@ def test_the_page_says_where_most_bits_go():
     results = [result("a", 1.0, details=DETAILS), result("b", 2.0)]
     shown = words(results, groupings=[WAY])
     assert "costs a most is letter: 75 % of the characters of validation, 50 % of" in shown
-    assert "31.0 %" in shown
+    assert "29.0 → 31.0 %" in shown
     other = DETAILS | {"groups": [[1.0, 3.1]]}
     shown = words([result("a", 1.0, details=other)], groupings=[WAY])
     assert "costs a most is other: 25 % of the characters of validation, 51 % of its bits" in shown

@@ -12,13 +12,17 @@ $(shell rm -rf .venv)
 endif
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ideas test lint smoke ui play track serve server torture sweep walk services screenshots published-long compress
+.PHONY: help setup repro pull ideas test lint smoke ui play track serve server torture sweep walk services screenshots published-long compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 repro: setup  ## run the pipeline on all cores (8 minutes on two, seconds if nothing changed)
 	@charlm repro
+	@charlm summary
+
+pull: setup  ## models and results without training, from a DVC remote (REMOTE=https://…, s3://… or a folder)
+	@charlm pull $(REMOTE)
 	@charlm summary
 
 ideas: setup  ## measure what each idea buys (an hour on two cores; IDEAS="residual_8 muon_lstm" SEEDS=3 JOBS=2 SCALE=smoke)

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,21 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 import stages  # puts this copy's src first
+from charlm import models
 from charlm.cli import progress
 from charlm.config import params
 from charlm.data import encoding
 from charlm.data.vocabulary import Vocabulary
+from charlm.files import read_json, write_json
 from charlm.models.base import LanguageModel
 from charlm.saved_model import Config
+from charlm.training import checkpoint, job
 from charlm.training.trainer import Point, Trainer
 
 ROOT = Path(stages.__file__).parent.parent
 ENCODED = ROOT / "data/encoded"
+CHECKPOINT_S = 30
+"""Seconds between two checkpoints of a long training."""
 
 Watch = Callable[[LanguageModel, Point], dict[str, float]]
 
@@ -49,19 +56,43 @@ def build(run: params.Run, device: torch.device) -> tuple[LanguageModel, Config]
     return config.build().to(device), config
 
 
+def checkpoint_file(folder: Path, config: Config) -> checkpoint.CheckpointFile:
+    """Return the checkpoint of a long training, which only the same training goes on from."""
+    code = [
+        file for name in job.CODE for file in sorted((models.FOLDER.parent / name).glob("*.py"))
+    ]
+    versions = [torch.__version__, torch.get_num_threads(), torch.cuda.is_available()]
+    identity = checkpoint.fingerprint([asdict(config), versions, *code])
+    return checkpoint.CheckpointFile(folder, config.model, identity, CHECKPOINT_S)
+
+
 def train(
-    run: params.Run, device: torch.device, watch: Watch = lambda model, point: {}
+    run: params.Run,
+    device: torch.device,
+    watch: Watch = lambda model, point: {},
+    kept: Path | None = None,
 ) -> tuple[LanguageModel, Config, list[dict[str, float]], float]:
-    """Train a run; return its model, its configuration, its curve and the seconds.
+    """Train a run; return its model, its configuration, its curve and this process's seconds.
 
     Args:
         run: what to train.
         device: to train on.
         watch: called with the model at each point of the curve; adds columns to it.
+        kept: folder of this training alone, for what it goes on from if it is stopped: its
+            checkpoint and the points so far.
+
+    Raises:
+        Interrupted: a signal asked for an end; a checkpoint was saved in `kept`.
     """
     model, config = build(run, device)
     ids = load(device)
     train_N = torch.cat(list(ids.values())) if run.text == "all" else ids["train"]
+    file = checkpoint_file(kept, config) if kept else None
+    rows = kept / "curve.json" if kept else None
+    # Past points are reported again after a restart, but the model is not what it was at them.
+    past: dict[int, dict[str, float]] = {}
+    if rows and rows.is_file() and file and file.load():
+        past = {row["step"]: row for row in read_json(rows)}
     curve: list[dict[str, float]] = []
 
     def on_point(point: Point) -> None:
@@ -71,12 +102,14 @@ def train(
             "batch_nats": point.batch_nats,
             "validation_nats": point.validation_nats,
         }
-        curve.append(row | watch(model, point))
+        curve.append(past.get(point.step) or row | watch(model, point))
+        if rows:
+            write_json(rows, curve)
 
     started = time.perf_counter()
     features_NKV = model.prepare(train_N)
     if steps := run.training.steps_on(len(train_N)):
-        with progress(steps, "step", run.name) as bar:
+        with progress(steps, "step", run.name) as bar, file or nullcontext():
 
             def on_steps(count: int, nats: float) -> None:
                 bar.set_postfix_str(f"{nats:.3f} nats", refresh=False)
@@ -89,6 +122,7 @@ def train(
                 run.training,
                 run.seed + 1,
                 features_NKV=features_NKV,
+                checkpoints=file,
             )
             trainer.fit(on_point, on_steps)
     return model, config, curve, time.perf_counter() - started

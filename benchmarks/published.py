@@ -1,6 +1,8 @@
 """Trainings that published figures need and that are too long for the pipeline, recorded.
 
-    python -m benchmarks.published [--shared] [NAME ...]        adds to benchmarks/published.json
+    python -m benchmarks.published [--shared] [--threads N] [NAME ...]
+
+adds to benchmarks/published.json.
 
 Without a name it trains what is not recorded yet.
 
@@ -12,22 +14,26 @@ Without a name it trains what is not recorded yet.
 - `lmnet_N`: document B's LMNet, N wide, to step 500, where the published curve tells widths apart.
 - `rnn`, `lstm_scratch`: document E's two, at the steps that its own corpus gave them.
 - `published_lmnet`, `published_rnn`, `published_lstm_scratch`: the documents' whole trainings of
-  10,000, 26,100 and 52,200 steps. They are for a GPU, and left out elsewhere unless named.
+  10,000, 26,100 and 52,200 steps: hours each on two cores, and left out there unless named.
 
 What is recorded already is not trained again unless it is named. Each is written as soon as it
-ends, so that stopping loses no more than the one in progress. It needs data/encoded (`dvc repro
-encode`) and hours: it uses all threads of the machine, so nothing else should run beside it. Where
+ends. A training that was stopped goes on from its last checkpoint, half a minute old at most, and
+ends in the same figures; its seconds are then those of its last part. It needs data/encoded (`dvc
+repro encode`). Without --threads it uses all cores, so nothing else should run beside it. Where
 something did, or a training was paused, say --shared: its seconds are then no measure of speed.
 """
 
 import math
 import os
+import shutil
 import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -42,9 +48,12 @@ from charlm.evaluation import metrics
 from charlm.files import read_json, write_json
 from charlm.models.base import LanguageModel, start_torch
 from charlm.sampling import Writer
+from charlm.training import checkpoint
 from charlm.training.trainer import Point
 
 OUTPUT = ROOT / "benchmarks/published.json"
+KEPT = ROOT / checkpoint.FOLDER / "published"
+"""What stopped trainings go on from."""
 SPREAD = ("perceptron_full_batch_all", "perceptron_all", "mlp_all", "mlp_normalized_all", "bigram")
 SPREAD_SEEDS = range(101, 111)
 WIDTHS = (64, 128, 256, 512)
@@ -80,16 +89,16 @@ def random_batches(
     return losses
 
 
-def record(run: params.Run, columns: Columns = no_columns) -> dict[str, Any]:
-    """Train a run, score it and draw its sample."""
-    device = start_torch(os.cpu_count() or 1)
+def record(run: params.Run, kept: Path, columns: Columns = no_columns) -> dict[str, Any]:
+    """Train a run, or go on from what a stopped training left in a folder; score it, sample it."""
+    device = start_torch(torch.get_num_threads())
     # The trainer reports step 0 when it has taken some steps already.
     untrained = columns(build(run, device)[0], 0)
 
     def watch(model: LanguageModel, point: Point) -> dict[str, float]:
         return columns(model, point.step) if point.step else untrained
 
-    model, config, curve, seconds = train(run, device, watch)
+    model, config, curve, seconds = train(run, device, watch, kept)
     writer = Writer(model, config)
     one, _ = writer.spelt(run.sampling.model_copy(update={"samples": 1}))
     return {
@@ -111,7 +120,7 @@ def record(run: params.Run, columns: Columns = no_columns) -> dict[str, Any]:
 
 def spread() -> dict[str, Any]:
     """Train documents C's and D's models with other seeds; record what their documents print."""
-    settings, device = at_scale("quick"), start_torch(os.cpu_count() or 1)
+    settings, device = at_scale("quick"), start_torch(torch.get_num_threads())
     losses: dict[str, dict[str, list[float]]] = {}
     for name in SPREAD:
         for seed in SPREAD_SEEDS:
@@ -126,7 +135,7 @@ def spread() -> dict[str, Any]:
 
 def starts() -> dict[str, Any]:
     """Measure how much the first loss of LMNet varies from seed to seed, by width."""
-    device = start_torch(os.cpu_count() or 1)
+    device = start_torch(torch.get_num_threads())
     all_N = torch.cat(list(load(device).values()))
     symbols = len(Vocabulary.load(ENCODED / "vocabulary.json"))
     losses: dict[str, dict[str, list[float]]] = {}
@@ -141,12 +150,12 @@ def starts() -> dict[str, Any]:
     return {"machine": machine(device), "seeds": list(SPREAD_SEEDS), "batch_nats": losses}
 
 
-def shake_lstm() -> dict[str, Any]:
+def shake_lstm(kept: Path) -> dict[str, Any]:
     """Train ShakeLSTM as published; validate as its document does."""
     run = at_scale("full").run("shake_lstm")
     batch, block = run.training.batch, run.training.block
     assert batch is not None
-    ids = load(start_torch(os.cpu_count() or 1))
+    ids = load(start_torch(torch.get_num_threads()))
     held_N = torch.cat([ids["validation"], ids["test"]])
 
     def ten_batches(model: LanguageModel, step: int) -> dict[str, float]:
@@ -155,13 +164,13 @@ def shake_lstm() -> dict[str, Any]:
         print(f"step {step}: {tens[0]:.4f} nats on ten validation batches", flush=True)
         return {"ten_batches_nats": tens[0], "ten_batches_sd": statistics.stdev(tens)}
 
-    return record(run, ten_batches) | {"steps_per_epoch": EPOCH}
+    return record(run, kept, ten_batches) | {"steps_per_epoch": EPOCH}
 
 
-def lmnet(width: int) -> dict[str, Any]:
+def lmnet(width: int, kept: Path) -> dict[str, Any]:
     """Train LMNet of a width to step 500 with the published batches."""
     settings = at_scale("full", models__lmnet__full__n_embd=width, models__lmnet__full__steps=500)
-    return record(settings.run("lmnet_all"), lmnet_batches)
+    return record(settings.run("lmnet_all"), kept, lmnet_batches)
 
 
 def lmnet_batches(model: LanguageModel, step: int) -> dict[str, float]:
@@ -171,25 +180,25 @@ def lmnet_batches(model: LanguageModel, step: int) -> dict[str, float]:
     return {"batches_mean": statistics.fmean(losses), "batches_sd": statistics.stdev(losses)}
 
 
-def published_lmnet() -> dict[str, Any]:
+def published_lmnet(kept: Path) -> dict[str, Any]:
     """Train LMNet, as wide as fits the published curve best, for its 10,000 steps."""
-    return record(at_scale("full").run("lmnet_all"), lmnet_batches)
+    return record(at_scale("full").run("lmnet_all"), kept, lmnet_batches)
 
 
-def published(name: str) -> dict[str, Any]:
+def published(name: str, kept: Path) -> dict[str, Any]:
     """Train one of document E's models for all its epochs."""
-    return record(at_scale("full").run(f"{name}_all"))
+    return record(at_scale("full").run(f"{name}_all"), kept)
 
 
-def recurrent(name: str, steps: int) -> dict[str, Any]:
+def recurrent(name: str, steps: int, kept: Path) -> dict[str, Any]:
     """Train one of document E's models for the steps that its own corpus gave it."""
     section = f"models__{name}__full__"
     settings = at_scale("full", **{f"{section}epochs": None, f"{section}steps": steps})
-    return record(settings.run(f"{name}_all"))
+    return record(settings.run(f"{name}_all"), kept)
 
 
 SPREADS = {"spread": spread, "starts": starts}
-RUNS: dict[str, Callable[[], dict[str, Any]]] = {
+RUNS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "rnn": partial(recurrent, "rnn", 2100),
     **{f"lmnet_{width}": partial(lmnet, width) for width in WIDTHS},
     "shake_lstm": shake_lstm,
@@ -200,20 +209,26 @@ RUNS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def main(names: list[str]) -> None:
+@click.command()
+@click.option("--shared", is_flag=True, help="Something else ran beside it.")
+@click.option("--threads", default=os.cpu_count() or 1, type=click.IntRange(min=1))
+@click.argument("names", nargs=-1, type=click.Choice([*SPREADS, *RUNS]))
+def main(shared: bool, threads: int, names: tuple[str, ...]) -> None:
     """Train what is named, or all that is not recorded yet."""
-    shared = "--shared" in names
-    names = [name for name in names if name != "--shared"]
-    every = SPREADS | RUNS
-    if unknown := set(names) - set(every):
-        sys.exit(f"unknown run {', '.join(sorted(unknown))} (allowed: {', '.join(every)})")
     recorded = read()
-    missing = [name for name in every if name not in recorded["spreads"] | recorded["runs"]]
-    if start_torch().type != "cuda":
+    missing = [
+        name for name in SPREADS | RUNS if name not in recorded["spreads"] | recorded["runs"]
+    ]
+    if start_torch(threads).type != "cuda":
         missing = [name for name in missing if not name.startswith("published")]
     for name in names or missing:
         print(f"{name}: running", flush=True)
-        result = every[name]() | {"shared": shared}
+        try:
+            result = RUNS[name](KEPT / name) if name in RUNS else SPREADS[name]()
+        except checkpoint.Interrupted as stop:
+            print(f"{name}: {stop}; the same command goes on from there")
+            sys.exit(stop.status)
+        result["shared"] = shared
         add(name, result)
         if name in RUNS:
             nats = result["curve"][-1]["train_nats"]
@@ -222,6 +237,7 @@ def main(names: list[str]) -> None:
                 f"{nats:.4f} nats ({nats / math.log(2):.4f} bits) per character",
                 flush=True,
             )
+        shutil.rmtree(KEPT / name, ignore_errors=True)
 
 
 def read() -> dict[str, Any]:
@@ -241,4 +257,4 @@ def add(name: str, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "ladder": ("charlm.ladder", "Show how averaging becomes self-attention."),
     },
     "Share": {
+        "pull": ("charlm.pull", "Fetch models and results from a DVC remote."),
         "track": ("charlm.tracking.track", "Give MLflow a run of each model that has none."),
         "register": ("charlm.serving.registry", "Add the models to MLflow's registry."),
         "serve": ("charlm.serving.serve", "Serve a model over HTTP."),

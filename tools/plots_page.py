@@ -30,8 +30,8 @@ HEAD = """<!DOCTYPE html>
 BODY = """</head>
 <body>
 <h1>Plots</h1>
-<p>Bits per character, lower is better. Two revisions side by side: <code>dvc plots diff HEAD
-workspace</code>, or any two commits or experiments. More is in <code>reports/report.html</code>.</p>
+<p>Lower is better. Two revisions side by side: <code>dvc plots diff HEAD workspace</code>, or any
+two commits or experiments. More is in <code>reports/report.html</code>.</p>
 {plot_divs}
 </body>
 </html>

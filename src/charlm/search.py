@@ -4,6 +4,9 @@ Optuna's tree-structured Parzen estimator proposes values, or they are drawn at 
 is an experiment of DVC's queue, so DVC and MLflow show it like any other. The loss is the one that
 experiments are chosen by: validation bits per character, streaming.
 
+With a database, several clones share the trials of one study: each asks Optuna for the next one.
+What a clone was at when it was killed is handed out again.
+
 Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011; Akiba et al., "Optuna:
 A Next-generation Hyperparameter Optimization Framework", 2019.
 """
@@ -13,8 +16,10 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +37,12 @@ POLL_S = 2.0
 """Seconds between two looks at the queue."""
 
 LOSSES = "reports/validation_bits_per_char.json"
+EXPERIMENT = "experiment"
+"""Attribute of a trial that was measured: the name of its experiment, and its values."""
+
+BEAT_S, STALE_S = 30, 120
+"""Seconds between two signs of life, and after which a clone's trials are handed out again."""
+
 WIDE = 10.0
 """A range whose ends differ by this factor is searched by its logarithm."""
 
@@ -109,40 +120,143 @@ def check(spaces: list[Space], content: dict[str, Any]) -> None:
             params.parse(changed, f"params.yaml with {space.key}={value}")
 
 
+class Study:
+    """Trials of one search, in memory or in a database that several clones share.
+
+    Args:
+        sampler: makes what proposes, from a seed.
+        seed: of the proposals; each trial has one made of it and its number.
+        database: an address of SQLAlchemy's; None keeps trials in memory.
+        name: of the study in the database.
+
+    Raises:
+        UserError: the database cannot be used.
+    """
+
+    def __init__(
+        self,
+        sampler: Callable[[int], "optuna.samplers.BaseSampler"],
+        seed: int,
+        database: str | None = None,
+        name: str = "charlm",
+    ) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._sampler, self._seed = sampler, seed
+        self._storage = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            try:
+                if database:
+                    self._storage = optuna.storages.RDBStorage(
+                        with_driver(database),
+                        heartbeat_interval=BEAT_S,
+                        grace_period=STALE_S,
+                        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+                    )
+                self._study = optuna.create_study(
+                    storage=self._storage, study_name=name, load_if_exists=True
+                )
+            except Exception as error:
+                line = " ".join(str(error).split())[:300]
+                raise UserError(f"--database: {line or type(error).__name__}") from None
+
+    def ask(self, trials: int) -> "optuna.Trial | None":
+        """Return the next trial, or None if so many were handed out, by whatever clone."""
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self._study)
+        waiting = self._study.get_trials(False, (optuna.trial.TrialState.WAITING,))
+        if len(self._handed_out()) >= trials and not waiting:
+            return None
+        trial = self._study.ask()
+        # Two clones may have asked at once: the later trial is one too many.
+        if sum(other.number < trial.number for other in self._handed_out()) >= trials:
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return None
+        self.beat([trial])
+        # Clones that begin with the same seed would propose the same.
+        self._study.sampler = self._sampler(self._seed * 1_000_003 + trial.number)
+        return trial
+
+    def beat(self, trials: "list[optuna.Trial]") -> None:
+        """Say that these are still being measured here."""
+        if self._storage is not None:
+            for trial in trials:
+                self._storage.record_heartbeat(trial._trial_id)
+
+    def tell(
+        self, trial: "optuna.Trial", values: Values, experiment: str, loss: float | None
+    ) -> None:
+        """Note what came of a trial; no loss means that its experiment failed."""
+        import optuna
+
+        trial.set_user_attr(EXPERIMENT, [experiment, values])
+        state = optuna.trial.TrialState.FAIL if loss is None else None
+        self._study.tell(trial, loss, state=state)
+
+    def rows(self) -> list[tuple[float | None, str, Values]]:
+        """Return loss, experiment and values of each trial, the best first, failed ones last."""
+        rows = [
+            (trial.value, *trial.user_attrs[EXPERIMENT])
+            for trial in self._handed_out()
+            if EXPERIMENT in trial.user_attrs
+        ]
+        return sorted(rows, key=lambda row: float("inf") if row[0] is None else row[0])
+
+    def _handed_out(self) -> "list[optuna.trial.FrozenTrial]":
+        """Return the trials that are being measured or were, but not those of killed clones."""
+        import optuna
+
+        states = optuna.trial.TrialState
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state in (states.RUNNING, states.COMPLETE)
+            or (trial.state == states.FAIL and EXPERIMENT in trial.user_attrs)
+        ]
+
+
+def with_driver(address: str) -> str:
+    """Return a database's address with the driver that charlm installs for PostgreSQL."""
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", address)
+
+
 def search(
+    study: Study,
     spaces: list[Space],
     trials: int,
     batch: int,
-    sampler: "optuna.samplers.BaseSampler",
-    measure: Callable[[list[Values]], list[tuple[str, float | None]]],
+    measure: Callable[[list[Values], Callable[[], None]], list[tuple[str, float | None]]],
 ) -> list[tuple[float | None, str, Values]]:
     """Propose values, have them measured, and learn from what came of them.
 
     Args:
+        study: holds the trials.
         spaces: what to propose.
-        trials: how many.
+        trials: how many, of all clones together.
         batch: proposals that are measured together; a batch learns from those before it.
-        sampler: proposes.
-        measure: returns the name and the loss of each experiment, None for one that failed.
+        measure: returns the name and the loss of each experiment, None for one that failed. Now and
+            then it calls what it is given, which says that it is still at it.
 
     Returns:
         loss, name and values of each trial, the best first, failed ones last.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=sampler)
-    rows: list[tuple[float | None, str, Values]] = []
-    while len(rows) < trials:
-        asked = [study.ask() for _ in range(min(batch, trials - len(rows)))]
-        proposed = [{space.key: space.propose(trial) for space in spaces} for trial in asked]
-        for trial, values, (name, loss) in zip(asked, proposed, measure(proposed), strict=True):
-            rows.append((loss, name, values))
-            if loss is None:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                study.tell(trial, loss)
-    return sorted(rows, key=lambda row: float("inf") if row[0] is None else row[0])
+    while True:
+        asked: list[optuna.Trial] = []
+        proposed: list[Values] = []
+        while len(asked) < batch and (trial := study.ask(trials)) is not None:
+            asked.append(trial)
+            proposed.append({space.key: space.propose(trial) for space in spaces})
+        if not asked:
+            return study.rows()
+        beat = partial(study.beat, asked)
+        measured = measure(proposed, beat)
+        for trial, values, (name, loss) in zip(asked, proposed, measured, strict=True):
+            study.tell(trial, values, name, loss)
 
 
 def dvc_output(*arguments: str) -> str:
@@ -158,13 +272,16 @@ def dvc_output(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def by_queue(proposed: list[Values], model: str, workers: int) -> list[tuple[str, float | None]]:
+def by_queue(
+    proposed: list[Values], beat: Callable[[], None], model: str, workers: int
+) -> list[tuple[str, float | None]]:
     """Measure proposals as experiments of DVC's queue; see `search`."""
     import dvc.api
 
     names = [queue(values) for values in proposed]
     dvc_output("queue", "start", "-j", str(workers))
     while waiting(names):
+        beat()
         time.sleep(POLL_S)
     rows = {row["Experiment"]: row for row in dvc.api.exp_show()}
     return [(name, loss_of(rows.get(name, {}), model)) for name in names]
@@ -206,13 +323,25 @@ def loss_of(row: dict[str, Any], model: str) -> float | None:
 @click.option("--workers", default=2, type=click.IntRange(1), show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the proposals.")
 @click.option("--random", "at_random", is_flag=True, help="Draw values instead of learning.")
+@click.option(
+    "--database", help="Of a study that several clones share: postgresql://…, sqlite:///…"
+)
+@click.option("--study", default="charlm", show_default=True, help="Its name in the database.")
 @one_line_errors
 def main(
-    spaces: tuple[str, ...], model: str, trials: int, workers: int, seed: int, at_random: bool
+    spaces: tuple[str, ...],
+    model: str,
+    trials: int,
+    workers: int,
+    seed: int,
+    at_random: bool,
+    database: str | None,
+    study: str,
 ) -> None:
     """Search SPACES for the lowest validation loss of a model.
 
-    Each is KEY=LOW..HIGH or KEY=ONE,OTHER, of params.yaml.
+    Each is KEY=LOW..HIGH or KEY=ONE,OTHER, of params.yaml. With --database the same command in
+    other clones, on other machines, works at the same trials.
 
     \b
     Example:
@@ -227,14 +356,26 @@ def main(
     import optuna
 
     kind = optuna.samplers.RandomSampler if at_random else optuna.samplers.TPESampler
-    rows = search(
-        read, trials, workers, kind(seed=seed), lambda some: by_queue(some, model, workers)
-    )
+    mine: set[str] = set()
+
+    def measure(proposed: list[Values], beat: Callable[[], None]) -> list[tuple[str, float | None]]:
+        measured = by_queue(proposed, beat, model, workers)
+        mine.update(name for name, _ in measured)
+        return measured
+
+    shared = Study(lambda number: kind(seed=number), seed, database, study)
+    rows = search(shared, read, trials, workers, measure)
     for loss, name, values in rows:
         bits = "failed" if loss is None else f"{loss:.4f}"
         click.echo(f"{bits:>7}  {name:24}  {' '.join(f'{k}={v}' for k, v in values.items())}")
-    if rows[0][0] is not None:
-        click.echo(f"`dvc exp apply {rows[0][1]}` makes the best one yours")
+    if not rows or rows[0][0] is None:
+        return
+    best, values = rows[0][1:]
+    if best in mine:
+        click.echo(f"`dvc exp apply {best}` makes the best one yours")
+    else:
+        flags = " ".join(f"-S ++{key}={value}" for key, value in values.items())
+        click.echo(f"the best one is in another clone; here: dvc exp run {flags}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """Searching hyperparameters; DVC's part is a stand-in here, `make sweep` uses the real queue."""
 
 import math
+import subprocess
+import sys
+import time
+from functools import partial
 
 import optuna
 import pytest
 from ruamel.yaml import YAML
 
 from charlm.errors import UserError
-from charlm.search import Space, check, read_space, search
+from charlm.search import Space, Study, check, read_space, search
 from tests.workspace import PROJECT
 
 RATE = "models.bigram.training.learning_rate"
@@ -50,7 +54,7 @@ def test_a_good_space_passes(content):
     check([read_space(space) for space in spaces], content)
 
 
-def valley(proposed):
+def valley(proposed, beat):
     """The loss is lowest at a rate of 0.01 and batch 32; one batch size fails."""
     return [
         (
@@ -63,9 +67,15 @@ def valley(proposed):
     ]
 
 
+SPACES = [Space("rate", (), 1e-5, 1.0), Space("batch", (16, 32, 64))]
+
+
+def by_parzen(number):
+    return optuna.samplers.TPESampler(seed=number)
+
+
 def run(seed, trials=40):
-    spaces = [Space("rate", (), 1e-5, 1.0), Space("batch", (16, 32, 64))]
-    return search(spaces, trials, 4, optuna.samplers.TPESampler(seed=seed), valley)
+    return search(Study(by_parzen, seed), SPACES, trials, 4, valley)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -84,3 +94,52 @@ def test_a_search_finds_the_valley_and_puts_failures_last():
 def test_the_same_seed_proposes_the_same():
     assert run(3, 10) == run(3, 10)
     assert run(3, 10) != run(4, 10)
+
+
+STALE_SOON = """
+import charlm.search
+charlm.search.STALE_S = 1
+"""
+CLONE = """
+import sys, time
+from charlm.search import search
+from tests.unit.test_search import SPACES, Study, by_parzen, valley
+
+def slowly(proposed, beat):
+    print("asked", flush=True)
+    for _ in range(3):
+        beat()
+        time.sleep(0.05)
+    return valley(proposed, beat)
+
+for row in search(Study(by_parzen, 1, sys.argv[1]), SPACES, 24, 2, slowly):
+    print(row)
+"""
+
+
+def test_clones_share_a_study_and_a_killed_one_costs_nothing(tmp_path, monkeypatch):
+    database = f"sqlite:///{tmp_path / 'study.db'}"
+    monkeypatch.setattr("charlm.search.STALE_S", 1)
+    Study(by_parzen, 1, database)  # makes the tables
+    command = [sys.executable, "-c", STALE_SOON + CLONE, database]
+    start = partial(subprocess.Popen, command, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    clones = [start() for _ in range(2)]
+    # Killed in the middle of its third batch.
+    for _ in range(3):
+        assert clones[0].stdout.readline() == "asked\n"
+    clones[0].kill()
+    clones[0].communicate()
+    other = clones[1].communicate(timeout=120)[0].splitlines()
+    time.sleep(1.5)
+    rows = search(Study(by_parzen, 1, database), SPACES, 24, 2, valley)
+    assert len(rows) == 24
+    # None lost, none doubled, and no proposal twice because both began with one seed.
+    assert len({str(row[2]) for row in rows}) == 24
+    assert other[-1].startswith("(")
+
+
+
+
+def test_a_database_that_cannot_be_used_is_one_line():
+    with pytest.raises(UserError, match=r"^--database: .*nowhere"):
+        Study(by_parzen, 1, "nowhere://x")

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from ruamel.yaml import YAML
@@ -16,6 +16,9 @@ from charlm.cli import one_line_errors
 from charlm.errors import UserError
 from charlm.files import write_text
 from charlm.report.leaderboard import HELD_OUT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WORKSPACE = "workspace"
 VISIBLE = 5e-5
@@ -211,9 +214,11 @@ def since_baseline(now: dict[str, float]) -> list[str]:
 
 def as_html(first: Revision, second: Revision) -> str:
     """Return compare.html."""
+    from charlm.report import figures
     from charlm.report.templating import render
 
     losses = changed_losses(first, second)
+    figure = curves(first, second, [row["model"] for row in losses])
     return render(
         "compare.html.j2",
         first=first,
@@ -221,16 +226,16 @@ def as_html(first: Revision, second: Revision) -> str:
         parts=HELD_OUT,
         parameters=list(changed_parameters(first.params, second.params)),
         losses=losses,
-        curves=_curves(first, second, [row["model"] for row in losses]),
+        curves=figures.as_svg(figure, "curves") if figure else "",
     )
 
 
-def _curves(first: Revision, second: Revision, names: list[str]) -> str:
-    """Return the curves of some models, dashed in the first revision, as SVG; "" without any."""
+def curves(first: Revision, second: Revision, names: list[str]) -> "Figure | None":
+    """Return the curves of some models, dashed in the first revision; None if there are none."""
     from charlm.report import figures
 
     if not any(point["model"] in names for each in (first, second) for point in each.curves):
-        return ""
+        return None
     figure, axes = figures.single_axes()
     figures.style(axes)
     for name, colour in zip(names, figures.colours(len(names)), strict=True):
@@ -246,7 +251,7 @@ def _curves(first: Revision, second: Revision, names: list[str]) -> str:
     axes.set_xlabel("characters trained on")
     axes.set_ylabel("validation, bits per character (estimate)")
     figure.legend(loc="outside right upper", frameon=False)
-    return figures.as_svg(figure, "curves")
+    return figure
 
 
 if __name__ == "__main__":

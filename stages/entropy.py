@@ -15,17 +15,20 @@ ENCODED, RESULTS = Path("data/encoded"), Path("results")
 
 
 @click.command()
+@click.option("--cluster", help="Let Dask count: address of its scheduler, tcp://HOST:8786.")
 @one_line_errors
-def main() -> None:
+def main(cluster: str | None) -> None:
     """Write results/entropy.json and results/entropy.csv.
 
     They have the text's entropy by four estimators, the loss of n-gram models on text that they
     have not seen, and the sizes that compressors reach. A text of more than 4 million characters
-    has its entropies to order 5 alone, in 2 GB of memory.
+    has its entropies to order 5 alone, in 2 GB of memory. A Dask cluster counts what one machine
+    cannot; this folder must lie under the same path on its workers.
 
     \b
-    Example:
+    Examples:
       charlm entropy
+      charlm entropy --cluster tcp://127.0.0.1:8786
     """
     splits = encoding.load_splits(ENCODED)
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
@@ -38,7 +41,7 @@ def main() -> None:
             err=True,
         )
     with progress(characters + len(splits["train"]), "n-gram", "entropy") as bar:
-        content = measurements.measure(splits, vocabulary, orders, bar.update)
+        content = measurements.measure(splits, vocabulary, orders, bar.update, cluster)
     rows = measurements.table(content)
     write_json(RESULTS / "entropy.json", content)
     write_text(RESULTS / "entropy.csv", measurements.as_csv(rows))

@@ -11,15 +11,16 @@ Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011; Ak
 A Next-generation Hyperparameter Optimization Framework", 2019.
 """
 
+import contextlib
 import copy
 import re
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ LOSSES = "reports/validation_bits_per_char.json"
 EXPERIMENT = "experiment"
 """Attribute of a trial that was measured: the name of its experiment, and its values."""
 
-BEAT_S, STALE_S = 30, 120
+BEAT_S, STALE_S = 15, 60
 """Seconds between two signs of life, and after which a clone's trials are handed out again."""
 
 WIDE = 10.0
@@ -144,13 +145,14 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._sampler, self._seed = sampler, seed
-        self._storage = None
+        self._storage: optuna.storages.RDBStorage | None = None
+        self._open: set[int] = set()  # ids of the trials that are being measured here
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             try:
                 if database:
                     self._storage = optuna.storages.RDBStorage(
-                        with_driver(database),
+                        database,
                         heartbeat_interval=BEAT_S,
                         grace_period=STALE_S,
                         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
@@ -158,35 +160,48 @@ class Study:
                 self._study = optuna.create_study(
                     storage=self._storage, study_name=name, load_if_exists=True
                 )
+            except ImportError as error:
+                raise UserError(
+                    f"--database needs {error.name or error}: `make server` installs PostgreSQL's"
+                ) from None
             except Exception as error:
                 line = " ".join(str(error).split())[:300]
                 raise UserError(f"--database: {line or type(error).__name__}") from None
+
+        if self._storage is not None:
+            threading.Thread(target=self._beat, daemon=True).start()
 
     def ask(self, trials: int) -> "optuna.Trial | None":
         """Return the next trial, or None if so many were handed out, by whatever clone."""
         import optuna
 
         with warnings.catch_warnings():
+            # Both are about heartbeats, which a study of ask and tell has to send itself.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.simplefilter("ignore", UserWarning)
             optuna.storages.fail_stale_trials(self._study)
-        waiting = self._study.get_trials(False, (optuna.trial.TrialState.WAITING,))
-        if len(self._handed_out()) >= trials and not waiting:
-            return None
-        trial = self._study.ask()
+            waiting = self._study.get_trials(False, (optuna.trial.TrialState.WAITING,))
+            if len(self._handed_out()) >= trials and not waiting:
+                return None
+            trial = self._study.ask()
         # Two clones may have asked at once: the later trial is one too many.
         if sum(other.number < trial.number for other in self._handed_out()) >= trials:
             self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return None
-        self.beat([trial])
+        if self._storage is not None:
+            self._storage.record_heartbeat(trial._trial_id)
+            self._open.add(trial._trial_id)
         # Clones that begin with the same seed would propose the same.
         self._study.sampler = self._sampler(self._seed * 1_000_003 + trial.number)
         return trial
 
-    def beat(self, trials: "list[optuna.Trial]") -> None:
-        """Say that these are still being measured here."""
-        if self._storage is not None:
-            for trial in trials:
-                self._storage.record_heartbeat(trial._trial_id)
+    def _beat(self) -> None:
+        """Say now and then that the trials are still being measured here."""
+        while self._storage is not None:
+            time.sleep(BEAT_S)
+            for number in list(self._open):
+                with contextlib.suppress(Exception):  # the next beat tries again
+                    self._storage.record_heartbeat(number)
 
     def tell(
         self, trial: "optuna.Trial", values: Values, experiment: str, loss: float | None
@@ -194,9 +209,19 @@ class Study:
         """Note what came of a trial; no loss means that its experiment failed."""
         import optuna
 
-        trial.set_user_attr(EXPERIMENT, [experiment, values])
+        self._open.discard(trial._trial_id)
         state = optuna.trial.TrialState.FAIL if loss is None else None
-        self._study.tell(trial, loss, state=state)
+        # Of a clone that could not say for so long that it is alive, another has the trial.
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            trial.set_user_attr(EXPERIMENT, [experiment, values])
+            self._study.tell(trial, loss, state=state)
+
+    @property
+    def running(self) -> bool:
+        """Whether a trial has been handed out that nobody has told the end of."""
+        import optuna
+
+        return bool(self._study.get_trials(False, (optuna.trial.TrialState.RUNNING,)))
 
     def rows(self) -> list[tuple[float | None, str, Values]]:
         """Return loss, experiment and values of each trial, the best first, failed ones last."""
@@ -220,17 +245,12 @@ class Study:
         ]
 
 
-def with_driver(address: str) -> str:
-    """Return a database's address with the driver that charlm installs for PostgreSQL."""
-    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", address)
-
-
 def search(
     study: Study,
     spaces: list[Space],
     trials: int,
     batch: int,
-    measure: Callable[[list[Values], Callable[[], None]], list[tuple[str, float | None]]],
+    measure: Callable[[list[Values]], list[tuple[str, float | None]]],
 ) -> list[tuple[float | None, str, Values]]:
     """Propose values, have them measured, and learn from what came of them.
 
@@ -239,8 +259,7 @@ def search(
         spaces: what to propose.
         trials: how many, of all clones together.
         batch: proposals that are measured together; a batch learns from those before it.
-        measure: returns the name and the loss of each experiment, None for one that failed. Now and
-            then it calls what it is given, which says that it is still at it.
+        measure: returns the name and the loss of each experiment, None for one that failed.
 
     Returns:
         loss, name and values of each trial, the best first, failed ones last.
@@ -251,10 +270,12 @@ def search(
         while len(asked) < batch and (trial := study.ask(trials)) is not None:
             asked.append(trial)
             proposed.append({space.key: space.propose(trial) for space in spaces})
+        if not asked and study.running:
+            time.sleep(POLL_S)  # another clone is at them, or was when it was killed
+            continue
         if not asked:
             return study.rows()
-        beat = partial(study.beat, asked)
-        measured = measure(proposed, beat)
+        measured = measure(proposed)
         for trial, values, (name, loss) in zip(asked, proposed, measured, strict=True):
             study.tell(trial, values, name, loss)
 
@@ -272,16 +293,13 @@ def dvc_output(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def by_queue(
-    proposed: list[Values], beat: Callable[[], None], model: str, workers: int
-) -> list[tuple[str, float | None]]:
+def by_queue(proposed: list[Values], model: str, workers: int) -> list[tuple[str, float | None]]:
     """Measure proposals as experiments of DVC's queue; see `search`."""
     import dvc.api
 
     names = [queue(values) for values in proposed]
     dvc_output("queue", "start", "-j", str(workers))
     while waiting(names):
-        beat()
         time.sleep(POLL_S)
     rows = {row["Experiment"]: row for row in dvc.api.exp_show()}
     return [(name, loss_of(rows.get(name, {}), model)) for name in names]
@@ -358,8 +376,8 @@ def main(
     kind = optuna.samplers.RandomSampler if at_random else optuna.samplers.TPESampler
     mine: set[str] = set()
 
-    def measure(proposed: list[Values], beat: Callable[[], None]) -> list[tuple[str, float | None]]:
-        measured = by_queue(proposed, beat, model, workers)
+    def measure(proposed: list[Values]) -> list[tuple[str, float | None]]:
+        measured = by_queue(proposed, model, workers)
         mine.update(name for name, _ in measured)
         return measured
 

@@ -74,7 +74,9 @@ def test_a_command_of_the_documents_exists(command):
         if "--help" not in rest:
             command.make_context(rest[0], rest[1:])
     else:
-        assert first in ("git", "cd", "source", "pip", "mlflow", "curl", "eval", "export"), command
+        assert first in (
+            *("git", "cd", "source", "pip", "mlflow", "curl", "eval", "export", "dask"),
+        ), command
 
 
 def check_dvc(rest: list[str]) -> None:

@@ -97,6 +97,7 @@ def served(request, project):
         sys.modules.update(before)
         sys.path = path
     assert project / "mlartifacts" in kept.parents
+    assert list((project / "mlartifacts").rglob("input_example.json"))
     return request.param, loaded
 
 

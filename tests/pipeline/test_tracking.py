@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from charlm import results, tracking
-from charlm.tracking.client import OWNER, owner, warn
+from charlm.tracking.client import BITS, OWNER, owner, warn
 from charlm.tracking.client import _surroundings as surroundings
 from charlm.training.trainer import Point
 from tests.workspace import PROJECT, run
@@ -42,9 +42,9 @@ DATASET = {"name": "shakespeare", "digest": "abc", "source": "data/encoded"}
 
 def track(root, name="lstm", digest="d1"):
     tracker = tracking.Tracker("shakespeare", root)
-    tracker.start(
-        name, {"model": name, "training": {"steps": 3, "clip": None}}, {"device": "cpu"}, DATASET
-    )
+    parameters = {"entry": name.split("_")[0], "text": "train"}
+    parameters |= {"model": name, "training": {"steps": 3, "clip": None}}
+    tracker.start(name, parameters, {"device": "cpu"}, DATASET)
     for step in range(3):
         tracker.point(Point(step, step * 10, 4.0 - step, 4.1 - step, 4.5 - step, 1e-3))
     weights = root / "weights.safetensors"
@@ -93,6 +93,8 @@ def test_a_run_holds_what_a_reader_looks_for(tmp_path, no_server, monkeypatch):
         (step, pytest.approx((4.5 - step) / math.log(2))) for step in range(3)
     ]
     assert {"train_nats", "batch_nats", "learning_rate"} <= set(run_found.data.metrics)
+    assert run_found.data.metrics["best.validation_bits"] == pytest.approx(2.5 / math.log(2))
+    assert run_found.data.metrics["best.step"] == 2
     # Attached once, although asked twice.
     assert len(client.get_metric_history(run_id, "streaming.test.bits_per_char")) == 1
     stored = tmp_path / "mlartifacts" / run_id / "artifacts"
@@ -110,15 +112,24 @@ def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, mon
     assert runs(tmp_path)[1] == []
     for name in ("lstm", "gpt"):
         track(tmp_path, name, digest=name)
+    track(tmp_path, "gpt_2", digest="gpt_2")
+    files = [tmp_path / "report.html"]
+    for name, bits in (("lstm", 2.0), ("gpt", 3.0), ("gpt_2", 3.5)):
+        nothing.attach(name, {BITS: bits}, files)
     for _ in range(2):
-        nothing.summarise({"best": 1.0}, [tmp_path / "report.html"])
+        nothing.summarise({"best": 1.0}, files)
     client, found = runs(tmp_path)
     kinds = {each.info.run_name: each for each in found}
     parent = kinds.pop("tired-newt")
     assert parent.data.tags["charlm.kind"] == "pipeline"
     assert parent.info.status == "FINISHED"
     assert len(client.get_metric_history(parent.info.run_id, "best")) == 1
-    assert sorted(kinds) == ["gpt", "lstm"]
+    assert sorted(kinds) == ["gpt", "gpt_2", "lstm"]
+    shown = parent.data.tags["mlflow.note.content"].splitlines()
+    assert [line.split("]")[0] for line in shown[2:5]] == ["| [lstm", "| [gpt", "| [gpt_2"]
+    assert shown[-1] == "- gpt: 3.2500 ± 0.3536"
+    assert parent.data.metrics["seeds.gpt.mean"] == 3.25
+    assert f"/runs/{kinds['lstm'].info.run_id}) | 2.0000 | 2.0 |" in shown[2]
     for each in kinds.values():
         assert each.data.tags["mlflow.parentRunId"] == parent.info.run_id
     monkeypatch.delenv("DVC_EXP_NAME")

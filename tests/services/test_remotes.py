@@ -1,9 +1,12 @@
 """Results restored from a colleague's remote, without training: a folder, and an S3 server."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
+from tests.services.servers import fetch, free_port, running
 from tests.workspace import run
 
 RESTORED = ("data", "models", "results", "reports")
@@ -75,6 +78,26 @@ def test_all_results_are_restored_without_training(team, tmp_path):
     assert len(content(theirs)) > 15
     # What was trained here would have left a run.
     assert not (theirs / "mlflow.db").exists()
+
+
+def test_a_static_host_gives_all_results(project, tmp_path):
+    """`make pull` from a folder that a web server shows, in a clone that has nothing."""
+    mine, theirs, public = (tmp_path / name for name in ("mine", "theirs", "public"))
+    shutil.copytree(project, mine)
+    in_folder(mine, public)("dvc", "push")
+    run(tmp_path, "git", "clone", "-q", str(mine), str(theirs))
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    how = {"cwd": public, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with running(command, lambda: fetch(address), **how):
+        run(theirs, "charlm", "pull", address)
+    assert run(theirs, "dvc", "status").stdout == UP_TO_DATE
+    assert content(theirs) == content(mine)
+    assert run(theirs, "charlm", "sample", "--model", "bigram", "--length", "5").stdout
+    # What is not there is one line, and nothing that was there is lost.
+    refused = run(theirs, "charlm", "pull", address, check=False)
+    assert (refused.returncode, refused.stderr) == (1, f"Error: {address} does not answer\n")
+    assert content(theirs) == content(mine)
 
 
 def test_an_experiment_is_restored_whole(team, tmp_path):

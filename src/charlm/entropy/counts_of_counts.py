@@ -131,7 +131,7 @@ def streamed(
     """
     text = _Text(parts, vocabulary, order)
     ending = text.last_ids(order - 1)
-    tallies = [_Tally(_codes(ending, vocabulary, n, text.dtype)) for n in range(1, order + 1)]
+    tallies = [_Tally(codes(ending, vocabulary, n, text.dtype)) for n in range(1, order + 1)]
     for codes_G, counts_G in text.sorted_ngrams(memory_bytes // text.dtype.itemsize):
         _add_batch(tallies, vocabulary, codes_G, counts_G)
         advance(int(counts_G.sum()))
@@ -277,7 +277,7 @@ class _Text:
     def _codes(self, every: int = 1) -> Iterator[Codes]:
         """Yield the codes in the order of the text, those of one chunk of `every` at a time."""
         for ids in chunks(self._parts, self._order, every):
-            yield _codes(ids, self._vocabulary, self._order, self.dtype)
+            yield codes(ids, self._vocabulary, self._order, self.dtype)
 
     def _ranges(self, room: int, ngrams: int) -> list[tuple[int, int]]:
         """Return ranges of codes, first and last, of about as many n-grams as there is room for.
@@ -341,7 +341,7 @@ def _read(part: Ids, start: int, stop: int) -> Ids:
     return part[start:stop]
 
 
-def _codes(ids: Ids, vocabulary: int, order: int, dtype: CodeType) -> Codes:
+def codes(ids: Ids, vocabulary: int, order: int, dtype: CodeType) -> Codes:
     """Return the code of each n-gram of a chunk."""
     # Converted once: an addition of unlike types would convert a few elements at a time.
     symbols: Codes = ids.astype(dtype)

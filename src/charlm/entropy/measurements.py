@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from charlm.data.encoding import Ids
 from charlm.data.vocabulary import Vocabulary
-from charlm.entropy import compressors, counts_of_counts, estimators
+from charlm.entropy import cluster, compressors, counts_of_counts, estimators
 from charlm.errors import UserError
 from charlm.ngrams import kneser_ney
 
@@ -28,7 +28,9 @@ def is_large(splits: dict[str, Ids]) -> bool:
     return sum(map(len, splits.values())) > LARGE
 
 
-def countable(orders: list[int], splits: dict[str, Ids], vocabulary: Vocabulary) -> list[int]:
+def countable(
+    orders: list[int], splits: dict[str, Ids], vocabulary: Vocabulary, limit: int = LARGE_ORDER
+) -> list[int]:
     """Return those orders that are counted: of a large text, those up to 5.
 
     Args:
@@ -36,13 +38,14 @@ def countable(orders: list[int], splits: dict[str, Ids], vocabulary: Vocabulary)
         splits: ids of each split of the text.
         vocabulary: of the whole text. With more than 7,131 symbols the limit is 4, because the
             codes of order 5 exceed 64 bits.
+        limit: the longest n-grams of a large text that are counted.
 
     Raises:
         UserError: none of the orders is counted.
     """
     if not is_large(splits):
         return orders
-    highest = min(LARGE_ORDER, counts_of_counts.highest_order(len(vocabulary)))
+    highest = min(limit, counts_of_counts.highest_order(len(vocabulary)))
     counted = [order for order in orders if order <= highest]
     if not counted:
         raise UserError(
@@ -57,6 +60,7 @@ def measure(
     vocabulary: Vocabulary,
     orders: list[int],
     advance: Callable[[int], object] = lambda count: None,
+    scheduler: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of results/entropy.json.
 
@@ -69,6 +73,7 @@ def measure(
         vocabulary: of the whole text.
         orders: as `countable` returns them.
         advance: called with the number of n-grams just counted.
+        scheduler: of a Dask cluster that counts; None counts here.
     """
     whole, large = list(splits.values()), is_large(splits)
     return {
@@ -78,7 +83,7 @@ def measure(
         "texts": {
             name: {
                 "characters": sum(map(len, parts)),
-                "orders": estimates(parts, vocabulary, orders, large, advance),
+                "orders": estimates(parts, vocabulary, orders, large, advance, scheduler),
             }
             for name, parts in (("whole", whole), ("train", whole[:1]))
         },
@@ -101,10 +106,14 @@ def estimates(
     orders: list[int],
     large: bool,
     advance: Callable[[int], object],
+    scheduler: str | None,
 ) -> list[dict[str, Any]]:
     """Return the statistics of each order, of a text in pieces, as JSON."""
     symbols = len(vocabulary)
-    if large:
+    if scheduler:
+        counted = cluster.counted(parts, symbols, orders[-1], scheduler, advance)
+        counted = [row for row in counted if row.order in orders]
+    elif large:
         counted = counts_of_counts.streamed(parts, symbols, orders[-1], advance=advance)
         counted = [row for row in counted if row.order in orders]
     else:

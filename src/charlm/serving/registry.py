@@ -184,6 +184,7 @@ def save(
         model_id: what MLflow calls the model.
     """
     import mlflow.pyfunc
+    import pandas
     from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -208,6 +209,7 @@ def save(
         code_paths=[str(Path(__file__).parent.parent)],
         mlflow_model=Model(run_id=run_id, model_id=model_id),
         signature=signature,
+        input_example=(pandas.DataFrame({"prompt": [drawn.prompt or "A"]}), {"length": 100}),
         # Without a list MLflow imports the model to guess one.
         pip_requirements=LOCK.read_text(encoding="utf-8").splitlines(),
         model_config={"context": drawn.context},

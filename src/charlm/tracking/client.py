@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -36,6 +38,9 @@ FLUSH_S = 5.0
 
 LONGEST_REASON = 300
 """Characters of what MLflow says that are shown."""
+
+BITS = "streaming.validation.bits_per_char"
+"""The loss that models are ranked by."""
 
 MAX_METRICS = 1000
 """Metrics that one call of log_batch may hold."""
@@ -406,6 +411,10 @@ class Client:
         for file in files:
             client.log_artifact(self._run_id, str(file), "model")
         self._set_status(client, "FINISHED")
+        # MLflow shows the last value of a curve.
+        if points := client.get_metric_history(self._run_id, "validation_bits"):
+            best = min(points, key=lambda point: float(point.value))
+            metrics = metrics | {"best.validation_bits": best.value, "best.step": best.step}
         # The digest of the weights, by which a run is found, comes last: such a run is whole.
         _log(client, self._run_id, metrics, tags)
         self._run_id = ""
@@ -427,10 +436,55 @@ class Client:
     ) -> None:
         # Stages that DVC restored from its cache make no run, so there may be none.
         if run := self._whole(client):
+            child = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+            children = client.search_runs([self._experiment_id], child, max_results=1000)
+            spread = seeds(children)
+            client.set_tag(run.info.run_id, "mlflow.note.content", description(children, spread))
+            for entry, (mean, sd) in spread.items():
+                metrics = metrics | {f"seeds.{entry}.mean": mean, f"seeds.{entry}.sd": sd}
             _attach(client, run, metrics, files, "reports")
 
     def _made(self, client: "MlflowClient", weights: str) -> list[Any]:
         return runs_that_made(client, self._experiment_id, weights)
+
+
+def seeds(runs: list[Any]) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation over the seeds of each entry that has several.
+
+    Args:
+        runs: of models, with their evaluation; its validation loss is taken, in bits per character.
+    """
+    bits: dict[str, list[float]] = {}
+    for run in runs:
+        if BITS in run.data.metrics and run.data.params.get("text") == "train":
+            bits.setdefault(run.data.params.get("entry", ""), []).append(run.data.metrics[BITS])
+    return {
+        entry: (statistics.fmean(values), statistics.stdev(values))
+        for entry, values in bits.items()
+        if len(values) > 1
+    }
+
+
+def description(runs: list[Any], spread: dict[str, tuple[float, float]]) -> str:
+    """Return the text that MLflow shows of a pipeline's run: its models, with links to their runs.
+
+    Args:
+        runs: of models.
+        spread: as `seeds` returns it.
+    """
+    lines = ["| model | validation, bits per character | seconds |", "|---|---|---|"]
+    for run in sorted(runs, key=lambda run: run.data.metrics.get(BITS, math.inf)):
+        link = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        bits = run.data.metrics.get(BITS)
+        seconds = run.data.metrics.get("train_seconds")
+        lines.append(
+            f"| [{run.info.run_name}]({link}) | {'-' if bits is None else f'{bits:.4f}'} "
+            f"| {'-' if seconds is None else f'{seconds:.1f}'} |"
+        )
+    if spread:
+        lines += ["", "Over seeds: mean and standard deviation.", ""]
+        lines += [f"- {entry}: {mean:.4f} ± {sd:.4f}" for entry, (mean, sd) in spread.items()]
+    return "\n".join(lines)
 
 
 def warn(reason: str) -> None:

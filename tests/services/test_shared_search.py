@@ -1,0 +1,47 @@
+"""Two clones that work at one search, whose trials PostgreSQL holds; one is killed."""
+
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from tests.workspace import environment, run
+
+psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: make services")
+
+SEARCH = ["charlm", "search", "--model", "bigram", "--trials", "6", "--workers", "1"]
+SEARCH += ["models.bigram.training.learning_rate=1e-3..1e-1", "--study", "two"]
+
+
+def trials(database, state):
+    """Return how many trials of the study there are in a state."""
+    with psycopg.connect(database) as connection:
+        query = "SELECT count(*) FROM trials WHERE state = %s"
+        try:
+            return connection.execute(query, [state]).fetchone()[0]
+        except psycopg.errors.UndefinedTable:
+            return 0
+
+
+def test_a_killed_clone_costs_nothing(project, postgres, tmp_path):
+    clones = [tmp_path / name for name in ("one", "two")]
+    for folder in clones:
+        shutil.copytree(project, folder)
+    command = [*SEARCH, "--database", postgres]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first, second = (
+        subprocess.Popen(command, cwd=folder, env=environment(), **how) for folder in clones
+    )
+    while trials(postgres, "COMPLETE") < 2:
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.5)
+    first.kill()
+    first.communicate()
+    run(clones[0], "dvc", "queue", "stop", "--kill", check=False)
+    output, errors = second.communicate(timeout=500)
+    assert second.returncode == 0, errors
+    rows = [line.split() for line in output.splitlines() if "learning_rate=" in line]
+    rows = [row for row in rows if row[0].replace(".", "").isdigit()]
+    assert len(rows) == len({row[1] for row in rows}) == 6, output
+    assert trials(postgres, "RUNNING") == 0

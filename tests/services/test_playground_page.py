@@ -1,5 +1,6 @@
 """The page of `charlm play` as its reader meets it, in a real browser."""
 
+import math
 import shutil
 
 import numpy as np
@@ -142,6 +143,10 @@ def test_a_game_is_played_by_keyboard(page):
     you = page.locator("#scores tbody tr").first
     assert you.text_content().startswith("you")
     assert " to " in you.text_content()
+    # Three times the second guess at stakes of a half, 2 bits each, and once any symbol.
+    expected = (3 * 2 + math.log2(page.evaluate("symbols.length"))) / 4
+    betting = page.locator("#scores tbody tr").nth(1)
+    assert betting.text_content() == f"you, bettingat most {expected:.2f}"
     assert page.locator("#scores tbody tr").count() >= 3
 
 

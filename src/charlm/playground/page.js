@@ -376,7 +376,7 @@ async function writeAll() {
 // --- A game: guess the next character, as Shannon's readers did (1951) --------------------------
 
 const SHOWN = 300;  // characters that one may read before the first guess
-const game = { at: 0, begin: 0, tried: [], ranks: [], readers: [] };
+const game = { at: 0, begin: 0, tried: [], ranks: [], left: 1, bits: 0, readers: [] };
 
 function newGame() {
   const unseen = [...data.unseen], starts = [];
@@ -387,6 +387,8 @@ function newGame() {
   game.begin = game.at = starts[Math.floor(Math.random() * starts.length)] ?? anywhere;
   game.tried = [];
   game.ranks = [];
+  game.left = 1;
+  game.bits = 0;
   game.readers = data.players.map(name => {
     const reader = new Reader(name);
     for (const symbol of unseen.slice(Math.max(0, game.at - SHOWN), game.at)) reader.add(ids.get(symbol));
@@ -400,14 +402,25 @@ function newGame() {
 function guess(symbol) {
   const right = [...data.unseen][game.at];
   if (right === undefined) return;  // the text has ended
-  if (symbol === null) reveal(symbols.length);
-  else if (symbol === right) reveal(game.tried.length + 1);
-  else if (ids.has(symbol) && !game.tried.includes(symbol)) game.tried.push(symbol);
+  const stake = Number($("stake").value);
+  if (symbol === null) reveal(symbols.length, game.left / (symbols.length - game.tried.length));
+  else if (symbol === right) reveal(game.tried.length + 1, game.left * stake);
+  else if (ids.has(symbol) && !game.tried.includes(symbol) && game.tried.length < symbols.length - 2) {
+    game.tried.push(symbol);
+    game.left *= 1 - stake;
+  }
   showGame();
 }
 
-function reveal(rank) {
+/**
+ * Show the next character. `rank` is the number of the guess; `share` is what was staked on the
+ * character, of all that the reader had: the bets on all symbols sum to 1, so they are a code, and
+ * its length bounds the reader's entropy from above (Cover and King, 1978).
+ */
+function reveal(rank, share) {
   game.ranks.push(rank);
+  game.bits -= Math.log2(share);
+  game.left = 1;
   game.tried = [];
   const right = ids.get([...data.unseen][game.at]);
   for (const reader of game.readers) reader.add(right);
@@ -434,6 +447,8 @@ function showGame() {
     reader.steps.length ? (reader.bits / reader.steps.length).toFixed(2) : "–",
     reader.steps.length ? `${Math.round(100 * reader.steps.filter(step => step.rank === 1).length / reader.steps.length)} %` : "–"]);
   const { upper, lower } = game.ranks.length ? bounds(game.ranks) : {};
+  const staked = game.ranks.length ? (game.bits / game.ranks.length).toFixed(2) : "–";
+  rows.unshift(["you, betting", `at most ${staked}`, ""]);
   rows.unshift(["you", game.ranks.length ? `${lower.toFixed(2)} to ${upper.toFixed(2)}` : "–",
     game.ranks.length ? `${Math.round(100 * game.ranks.filter(rank => rank === 1).length / game.ranks.length)} %` : "–"]);
   $("scores").tBodies[0].replaceChildren(...rows.map(cells => {

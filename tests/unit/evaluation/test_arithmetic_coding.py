@@ -60,22 +60,13 @@ def test_a_carry_runs_through_bytes_of_ones():
 
 
 @pytest.mark.parametrize("name", SMOKE.ranked)
-@pytest.mark.parametrize("text", ["", "a", "abacabadabacabae" * 8])
-def test_every_model_compresses_and_restores(name, text):
+@pytest.mark.parametrize("text", ["", "a"])
+def test_every_model_compresses_next_to_nothing(name, text):
+    """Longer texts are those of test_proofs.py."""
     model, _ = build(name, 7)
-    ids = LETTERS.encode(text).tolist()
-    content = arithmetic_coding.compress(model, ids, 3, LETTERS, WEIGHTS)
+    content = arithmetic_coding.compress(model, LETTERS.encode(text).tolist(), 3, LETTERS, WEIGHTS)
     assert arithmetic_coding.length(content) == len(text)
     assert arithmetic_coding.restore(model, content, LETTERS, WEIGHTS) == text
-    logits_BTV, _ = model(torch.tensor([[3, *ids]]))
-    # What a model all but rules out costs 24 bits at most.
-    log_p = (logits_BTV[0, :-1].double().log_softmax(-1) / math.log(2)).clamp(min=-24)
-    bits = -log_p[range(len(ids)), ids].sum()
-    # A block that cannot slide is read again in its own rhythm, so gpt is left out.
-    if name not in ("gpt", "attention", "averaging"):
-        assert 8 * (len(content) - arithmetic_coding.HEADER.size) == pytest.approx(
-            bits.item(), abs=10, rel=0.001
-        )
 
 
 @pytest.mark.parametrize("name", ["lstm", "mixture"])

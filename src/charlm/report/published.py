@@ -61,6 +61,8 @@ class Published(Schema):
     documents: dict[str, str]
     literature: dict[str, float]
     literature_remark: str
+    compressors: list[dict[str, Any]]
+    compressors_remark: str
     models: dict[str, Model]
     trainings: dict[str, dict[str, Any]]
     figures: list[Figure]
@@ -98,6 +100,8 @@ def table(
         "documents": published.documents,
         "literature": published.literature,
         "literature_remark": published.literature_remark,
+        "compressors": published.compressors,
+        "compressors_remark": published.compressors_remark,
         "rows": rows,
         "this_run": _this_run(evidence),
     }

@@ -63,6 +63,8 @@ PUBLISHED = {
     "documents": {"B": "LMNet"},
     "literature": {"Cover and King 1978": 1.34},
     "literature_remark": "Of 27 letters.",
+    "compressors": [{"name": "paq", "validation": None, "test": 1.2, "holdout": 1.1}],
+    "compressors_remark": "Run once.",
     "rows": [
         {
             "document": "B",

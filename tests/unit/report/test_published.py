@@ -2,8 +2,11 @@
 
 import json
 import math
+import signal
 
 import pytest
+import torch
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from benchmarks import common
@@ -12,6 +15,7 @@ from charlm import saved_model
 from charlm.errors import UserError
 from charlm.files import read_json
 from charlm.report import published, published_statistics
+from charlm.training import checkpoint
 from tests.workspace import PROJECT, at_scale, encode_text
 
 QUICK = at_scale("quick")
@@ -422,7 +426,10 @@ def test_a_long_run_records_what_the_table_reads(tmp_path, monkeypatch, corpus_t
         return at_published(scale, **changes)
 
     monkeypatch.setattr(trainings, "at_scale", small)
-    trainings.main(["lmnet_64", "shake_lstm", "rnn"])
+    monkeypatch.setattr(trainings, "KEPT", tmp_path / "kept")
+    done = CliRunner().invoke(trainings.main, ["--threads", "1", "lmnet_64", "shake_lstm", "rnn"])
+    assert done.exit_code == 0, done.output
+    assert not list((tmp_path / "kept").iterdir())
     found = read_json(tmp_path / "published.json")
     assert list(found) == ["command", "spreads", "runs"]
     runs = found["runs"]
@@ -433,5 +440,30 @@ def test_a_long_run_records_what_the_table_reads(tmp_path, monkeypatch, corpus_t
     assert (runs["rnn"]["run"], runs["rnn"]["text"]) == ("rnn_all", "all")
     assert runs["rnn"]["losses"]["windowed"]["seen"]["characters"] == 19_999
     assert len(runs["rnn"]["sample"]) == 6
-    with pytest.raises(SystemExit, match="unknown run lmnet_63"):
-        trainings.main(["lmnet_63"])
+    assert "'lmnet_63' is not one of" in CliRunner().invoke(trainings.main, ["lmnet_63"]).output
+
+
+def test_a_long_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch, corpus_text):
+    """The same curve, with what was noted at its points, as one that nobody stopped."""
+    (tmp_path / "encoded").mkdir()
+    encode_text(corpus_text[:20_000], tmp_path / "encoded")
+    monkeypatch.setattr(common, "ENCODED", tmp_path / "encoded")
+    key = "models__bigram__quick__"
+    changes = {f"{key}steps": 60, f"{key}validate_every": 10}
+    run = common.at_scale("quick", **changes).run("bigram")
+
+    def weights(model, point):
+        return {"sum": float(next(model.parameters()).detach().sum())}
+
+    def stop(model, point):
+        if point.step == 30:
+            signal.raise_signal(signal.SIGTERM)
+        return weights(model, point)
+
+    device = torch.device("cpu")
+    with pytest.raises(checkpoint.Interrupted):
+        common.train(run, device, stop, tmp_path / "kept")
+    _, _, gone_on, _ = common.train(run, device, weights, tmp_path / "kept")
+    _, _, whole, _ = common.train(run, device, weights)
+    assert [row["step"] for row in gone_on] == list(range(0, 61, 10))
+    assert gone_on == whole

@@ -180,7 +180,7 @@ def metrics(folder: Path, name: str) -> dict[str, Any]:
 def main(folder: Path) -> None:
     """Run the whole graph from nothing, showing what it shows."""
     shutil.rmtree(folder, ignore_errors=True)
-    copy_project(folder, **TINY)
+    copy_project(folder, **TINY)  # type: ignore[arg-type]
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     started = time.perf_counter()
     for module in ("charlm.repro", "charlm.report.summary"):

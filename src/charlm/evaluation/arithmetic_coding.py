@@ -21,6 +21,7 @@ import hashlib
 import json
 import platform
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -143,19 +144,22 @@ class _Predictor:
 
     def __init__(self, model: LanguageModel, first: int, lessons: Lessons | None) -> None:
         self._model = model
-        self._text = [first] if lessons is None else list(lessons.past)
-        self._before = len(self._text)
+        # A tensor once: making one of a list of a million numbers takes longer than a piece.
+        self._past_M = torch.tensor([first] if lessons is None else list(lessons.past))
+        self._text = [int(self._past_M[-1])]
         self._how = None if lessons is None else lessons.how
+        # Before the first character of the piece that the model learns from once it is full.
         self._state: State = None
-        # Where the piece began that the model learns from once it is full.
         self._began, self._behind = len(self._text), self._state
         if self._how is not None:
-            self._learner = Learner(model, torch.tensor(self._text), self._how)
+            self._learner = Learner(model, self._past_M, self._how)
         self._predict()
 
     @torch.no_grad()
     def _predict(self) -> None:
-        logits_BTV, self._state = self._model(torch.tensor([self._text[-1:]]), self._state)
+        # oneDNN packs an LSTM's weights anew in each call: for one character, most of the time.
+        with torch.backends.mkldnn.flags(enabled=False):
+            logits_BTV, self._state = self._model(torch.tensor([self._text[-1:]]), self._state)
         self.sizes_V = frequencies(logits_BTV[0, -1])
 
     def learn(self, symbol: int) -> None:
@@ -172,8 +176,8 @@ class _Predictor:
         self._state = self._behind = detach(self._state)
         self._learner.step(logits_BTV[0], piece[1:])
         self._began = len(self._text)
-        scored = self._began - self._before
-        self._learner.recount(torch.tensor(self._text), scored)
+        read = torch.tensor(self._text[1:])
+        self._learner.recount(torch.cat([self._past_M, read]), len(read))
 
 
 @contextlib.contextmanager
@@ -181,10 +185,13 @@ def _one_thread() -> Iterator[None]:
     """Sum on one thread: how a sum is split among several is not ours to say."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        # Switching oneDNN off warns about Intel's GPUs.
+        warnings.filterwarnings("ignore", "TF32 acceleration")
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 @_one_thread()

@@ -32,6 +32,11 @@ NOT_RUN = {
     "export": "for those who have PostgreSQL and a store: make services runs it",
     "make server": "for those who have PostgreSQL and a store: make services runs it",
     "curl": "make services asks a served model",
+    "make pull": "tests/services/test_remotes.py pulls from a server",
+    "dask": "for those who have a cluster: make services counts on one",
+    "cluster": "for those who have a cluster: make services counts on one",
+    "--database": "for those who have a database: make services shares a search",
+    "tools.pull_request": "it runs the graph of two commits",
 }
 """Reasons by what a command contains."""
 

@@ -62,7 +62,8 @@ def checkpoint_file(folder: Path, config: Config) -> checkpoint.CheckpointFile:
         file for name in job.CODE for file in sorted((models.FOLDER.parent / name).glob("*.py"))
     ]
     versions = [torch.__version__, torch.get_num_threads(), torch.cuda.is_available()]
-    identity = checkpoint.fingerprint([asdict(config), versions, *code])
+    text = sorted(ENCODED.glob("*.npy"))
+    identity = checkpoint.fingerprint([asdict(config), versions, *code, *text])
     return checkpoint.CheckpointFile(folder, config.model, identity, CHECKPOINT_S)
 
 
@@ -103,7 +104,8 @@ def train(
             "validation_nats": point.validation_nats,
         }
         curve.append(past.get(point.step) or row | watch(model, point))
-        if rows:
+        # Of the points of before all stand there already, also those that come after this one.
+        if rows and point.step not in past:
             write_json(rows, curve)
 
     started = time.perf_counter()

@@ -17,10 +17,11 @@ Without a name it trains what is not recorded yet.
   10,000, 26,100 and 52,200 steps: hours each on two cores, and left out there unless named.
 
 What is recorded already is not trained again unless it is named. Each is written as soon as it
-ends. A training that was stopped goes on from its last checkpoint, half a minute old at most, and
-ends in the same figures; its seconds are then those of its last part. It needs data/encoded (`dvc
-repro encode`). Without --threads it uses all cores, so nothing else should run beside it. Where
-something did, or a training was paused, say --shared: its seconds are then no measure of speed.
+ends. A training that was stopped (not `spread` and `starts`) goes on from its last checkpoint, half
+a minute old at most, and ends in the same figures; its seconds are then those of its last part.
+It needs data/encoded (`dvc repro encode`). Without --threads it uses all cores, so nothing else
+should run beside it. Where something did, or a training was paused, say --shared: its seconds are
+then no measure of speed.
 """
 
 import math
@@ -41,6 +42,7 @@ from torch.nn import functional
 from benchmarks.common import ENCODED, ROOT, at_scale, build, load, train
 from benchmarks.machine import machine
 from charlm import models
+from charlm.cli import one_line_errors
 from charlm.config import params
 from charlm.data import batches, encoding
 from charlm.data.vocabulary import Vocabulary
@@ -213,6 +215,7 @@ RUNS: dict[str, Callable[[Path], dict[str, Any]]] = {
 @click.option("--shared", is_flag=True, help="Something else ran beside it.")
 @click.option("--threads", default=os.cpu_count() or 1, type=click.IntRange(min=1))
 @click.argument("names", nargs=-1, type=click.Choice([*SPREADS, *RUNS]))
+@one_line_errors
 def main(shared: bool, threads: int, names: tuple[str, ...]) -> None:
     """Train what is named, or all that is not recorded yet."""
     recorded = read()

@@ -1,8 +1,8 @@
 """Other kinds of text, without touching a parameter: `python -m benchmarks.texts NAME=FILE ...`.
 
-Each text goes through the pipeline at scale quick, with the models that are compared and nothing
-else: counting (`kneser_ney`), the default (`ngram_lstm`), one LSTM and the mixture, beside PPMd.
-Adds to benchmarks/texts.json. The recorded texts:
+Each text, of at most 4 million characters, goes through the pipeline at scale quick, with the
+models that are compared and nothing else: counting (`kneser_ney`), the default (`ngram_lstm`), one
+LSTM and the mixture, beside PPMd. Adds to benchmarks/texts.json. The recorded texts:
 
     german   the files of Debian's fortunes-de, in the order of their names
     python   the modules of CPython 3.11's Lib, top level, the first 1.2 million characters
@@ -69,6 +69,8 @@ def main(texts: list[str]) -> None:
         sys.exit("usage: python -m benchmarks.texts NAME=FILE ...")
     for text in texts:
         name, _, file = text.partition("=")
+        if not Path(file).is_file():
+            sys.exit(f"{file}: no such file")
         with tempfile.TemporaryDirectory() as folder:
             found = measure(name, Path(file), Path(folder) / "charlm")
         content = read_json(OUTPUT) if OUTPUT.is_file() else {"texts": {}}

@@ -22,8 +22,8 @@ def main(cluster: str | None) -> None:
 
     They have the text's entropy by four estimators, the loss of n-gram models on text that they
     have not seen, and the sizes that compressors reach. A text of more than 4 million characters
-    has its entropies to order 5 alone, in 2 GB of memory. A Dask cluster counts what one machine
-    cannot; this folder must lie under the same path on its workers.
+    has its entropies to order 5 alone, in 2 GB of memory. A Dask cluster counts longer ones
+    too; this folder must lie under the same path on its workers. `dvc commit -f entropy` keeps it.
 
     \b
     Examples:
@@ -32,7 +32,9 @@ def main(cluster: str | None) -> None:
     """
     splits = encoding.load_splits(ENCODED)
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")
-    orders = measurements.countable(params.load().entropy.orders, splits, vocabulary)
+    orders = measurements.countable(
+        params.load().entropy.orders, splits, vocabulary, cluster is not None
+    )
     characters = sum(map(len, splits.values()))
     if measurements.is_large(splits):
         click.echo(

@@ -1,7 +1,8 @@
 """What a change does to the loss of each model: `python -m tools.pull_request BASE FOLDER`.
 
-It runs the graph at scale smoke at the commit BASE and at HEAD (a few minutes each) and writes
-FOLDER/comment.md, with FOLDER/curves.png, as a comment on a pull request.
+It runs the graph at scale smoke where HEAD left BASE and at HEAD (a few minutes each), and writes
+FOLDER/comment.md, with FOLDER/curves.png, as a comment on a pull request. What is not committed is
+left out.
 """
 
 import os
@@ -10,8 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 from ruamel.yaml import YAML
 
+from charlm.cli import one_line_errors
+from charlm.errors import UserError
 from charlm.files import read_json, write_text
 from charlm.report.compare import (
     CURVES,
@@ -25,10 +29,19 @@ from charlm.report.compare import (
 from tests.workspace import PROJECT
 
 
+@click.command()
+@click.argument("base")
+@click.argument("folder", type=click.Path(path_type=Path))
+@one_line_errors
 def main(base: str, folder: Path) -> None:
-    """Run both commits and write the comment."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, commit in (("base", base), ("head", "HEAD")):
+    """Write what HEAD changes since it left BASE, a branch or a commit, into FOLDER."""
+    found = subprocess.run(
+        ["git", "merge-base", base, "HEAD"], cwd=PROJECT, capture_output=True, text=True
+    )
+    if found.returncode:
+        raise UserError(f"{base}: {found.stderr.strip() or 'it has no commit in common with HEAD'}")
+    for name, commit in (("base", found.stdout.strip()), ("head", "HEAD")):
+        shutil.rmtree(folder / name, ignore_errors=True)
         checkout(commit, folder / name)
         run_graph(folder / name)
     before, after = (read(folder / name / ".smoke", name) for name in ("base", "head"))
@@ -57,7 +70,7 @@ def read(folder: Path, name: str) -> Revision:
     """Read the parameters and the results of a folder in which the graph was run."""
     text = (folder / "params.yaml").read_text(encoding="utf-8")
     params = YAML(typ="safe", pure=True).load(text)
-    params.pop("corpus")  # names the folder
+    params["corpus"].pop("sources")  # name the folder
     return Revision(
         name, params, read_json(folder / LEADERBOARD), read_json(folder / CURVES), report=""
     )
@@ -100,4 +113,4 @@ def cells(before: float | None, after: float | None, difference: float | None) -
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main()

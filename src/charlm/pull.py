@@ -8,7 +8,7 @@ import click
 import requests
 
 from charlm.cli import one_line_errors
-from charlm.errors import UserError
+from charlm.errors import UserError, masked
 
 ANSWER_S = 10.0
 """Seconds that a server may take to answer at all."""
@@ -33,6 +33,7 @@ def main(remote: str | None) -> None:
 
     # DVC would list the digest of every missing file; the reason, an error, is still said.
     logging.disable(logging.WARNING)
+    address = remote or "the default remote"
     try:
         with Repo(config=named(remote) if remote else {}) as repo:
             address = default_address(repo.config)
@@ -42,10 +43,15 @@ def main(remote: str | None) -> None:
     except CheckoutError:
         raise UserError(incomplete(address)) from None
     except (DvcException, OSError) as error:
+        if "--force" in str(error):
+            raise UserError(
+                "a model or a result here was changed, and is in no cache: move it away, or "
+                "`dvc checkout --force` gives it up"
+            ) from None
         if "failed to download" in str(error):
             raise UserError(incomplete(address)) from None
         raise UserError(f"{address}: {' '.join(str(error.__cause__ or error).split())}") from None
-    click.echo(f"everything is here, from {address}; `dvc status` compares it", err=True)
+    click.echo(f"everything is here, from {masked(address)}; `dvc status` compares it", err=True)
 
 
 def named(remote: str) -> dict[str, Any]:

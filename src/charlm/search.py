@@ -41,6 +41,9 @@ LOSSES = "reports/validation_bits_per_char.json"
 EXPERIMENT = "experiment"
 """Attribute of a trial that was measured: the name of its experiment, and its values."""
 
+ABOUT = "about"
+"""Attribute of a study: what it searches."""
+
 BEAT_S, STALE_S = 15, 60
 """Seconds between two signs of life, and after which a clone's trials are handed out again."""
 
@@ -129,9 +132,10 @@ class Study:
         seed: of the proposals; each trial has one made of it and its number.
         database: an address of SQLAlchemy's; None keeps trials in memory.
         name: of the study in the database.
+        about: what is searched; a study of the database that is about something else is refused.
 
     Raises:
-        UserError: the database cannot be used.
+        UserError: the database cannot be used, or the study is another search's.
     """
 
     def __init__(
@@ -140,6 +144,7 @@ class Study:
         seed: int,
         database: str | None = None,
         name: str = "charlm",
+        about: str = "",
     ) -> None:
         import optuna
 
@@ -162,13 +167,17 @@ class Study:
                 )
             except ImportError as error:
                 raise UserError(
-                    f"--database needs {error.name or error}: `make server` installs PostgreSQL's"
+                    f"--database needs {error.name or error}: `make .venv/.services` installs it"
                 ) from None
             except Exception as error:
                 line = " ".join(str(error).split())[:300]
                 raise UserError(f"--database: {line or type(error).__name__}") from None
 
+        known = self._study.user_attrs.get(ABOUT, about)
+        if known != about:
+            raise UserError(f"--study: {name} is of another search ({known}): give this one a name")
         if self._storage is not None:
+            self._study.set_user_attr(ABOUT, about)
             threading.Thread(target=self._beat, daemon=True).start()
 
     def ask(self, trials: int) -> "optuna.Trial | None":
@@ -184,15 +193,16 @@ class Study:
             if len(self._handed_out()) >= trials and not waiting:
                 return None
             trial = self._study.ask()
-        # Two clones may have asked at once: the later trial is one too many.
-        if sum(other.number < trial.number for other in self._handed_out()) >= trials:
-            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            return None
         if self._storage is not None:
             self._storage.record_heartbeat(trial._trial_id)
             self._open.add(trial._trial_id)
+        # Two clones may have asked at once: the later trial is one too many.
+        if sum(other.number < trial.number for other in self._handed_out()) >= trials:
+            self._open.discard(trial._trial_id)
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return None
         # Clones that begin with the same seed would propose the same.
-        self._study.sampler = self._sampler(self._seed * 1_000_003 + trial.number)
+        self._study.sampler = self._sampler((self._seed * 1_000_003 + trial.number) % 2**32)
         return trial
 
     def _beat(self) -> None:
@@ -337,9 +347,23 @@ def loss_of(row: dict[str, Any], model: str) -> float | None:
 @click.command()
 @click.argument("spaces", nargs=-1, required=True)
 @click.option("--model", required=True, help="Entry whose validation loss is to become small.")
-@click.option("--trials", default=12, type=click.IntRange(1), show_default=True)
-@click.option("--workers", default=2, type=click.IntRange(1), show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Of the proposals.")
+@click.option(
+    "--trials",
+    default=12,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Of all clones together.",
+)
+@click.option(
+    "--workers",
+    default=2,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Experiments at a time, in this clone.",
+)
+@click.option(
+    "--seed", default=0, type=click.IntRange(0), show_default=True, help="Of the proposals."
+)
 @click.option("--random", "at_random", is_flag=True, help="Draw values instead of learning.")
 @click.option(
     "--database", help="Of a study that several clones share: postgresql://…, sqlite:///…"
@@ -381,7 +405,8 @@ def main(
         mine.update(name for name, _ in measured)
         return measured
 
-    shared = Study(lambda number: kind(seed=number), seed, database, study)
+    about = f"{model}: {' '.join(sorted(spaces))}"
+    shared = Study(lambda number: kind(seed=number), seed, database, study, about)
     rows = search(shared, read, trials, workers, measure)
     for loss, name, values in rows:
         bits = "failed" if loss is None else f"{loss:.4f}"
@@ -393,7 +418,7 @@ def main(
         click.echo(f"`dvc exp apply {best}` makes the best one yours")
     else:
         flags = " ".join(f"-S ++{key}={value}" for key, value in values.items())
-        click.echo(f"the best one is in another clone; here: dvc exp run {flags}")
+        click.echo(f"the best one was not made by this call; here: dvc exp run {flags}")
 
 
 if __name__ == "__main__":

@@ -132,6 +132,19 @@ def test_clones_share_a_study_and_a_killed_one_costs_nothing(tmp_path):
     assert len(lines) - len(rows) > 9
 
 
+def test_a_study_of_another_search_is_refused(tmp_path):
+    database = f"sqlite:///{tmp_path / 'study.db'}"
+    for _ in range(2):
+        Study(by_parzen, 1, database, "rates", "lstm: a=1..2")
+    with pytest.raises(UserError, match=r"rates is of another search \(lstm: a=1..2\)"):
+        Study(by_parzen, 1, database, "rates", "gpt: a=1..2")
+    Study(by_parzen, 1, database, "other", "gpt: a=1..2")
+
+
+def test_any_seed_will_do():
+    assert run(2**40, 2)
+
+
 def test_a_database_that_cannot_be_used_is_one_line():
     with pytest.raises(UserError, match=r"^--database: .*nowhere"):
         Study(by_parzen, 1, "nowhere://x")

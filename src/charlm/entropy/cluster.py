@@ -2,7 +2,7 @@
 
 Two group-bys for each order: how often does each n-gram occur, and how many occur so often? The
 workers read the text themselves, so its folder must lie under the same path on all of them, and
-they must have charlm. Dask is no dependency of charlm: `pip install charlm[cluster]`.
+they must have charlm. Dask is no dependency of charlm: `pip install -e '.[cluster]'`.
 
 Shapes: N characters of a piece.
 """
@@ -43,13 +43,14 @@ def counted(
         advance: called with the number of n-grams just counted.
 
     Raises:
-        UserError: Dask is not installed, or the scheduler does not answer.
+        UserError: Dask is not installed, the scheduler does not answer, or has no workers, or the
+            counting failed.
     """
     try:
         dd: Any = importlib.import_module("dask.dataframe")
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
-        raise UserError(f"--cluster needs {error.name}: pip install 'charlm[cluster]'") from None
+        raise UserError(f"--cluster needs {error.name}: pip install -e '.[cluster]'") from None
     try:
         client = distributed.Client(address, timeout=ANSWER_S)
     except (OSError, ValueError) as error:
@@ -57,13 +58,21 @@ def counted(
     characters = sum(map(len, parts))
     results = []
     with client:
-        workers = max(1, len(client.scheduler_info()["workers"]))
+        workers = len(client.scheduler_info()["workers"])
+        if not workers:
+            raise UserError(f"--cluster: {address} has no workers: start `dask worker {address}`")
         for n in range(1, order + 1):
             frame = dd.from_map(read_codes, pieces(parts, n), vocabulary=vocabulary, order=n)
             contexts = CountsOfCounts(np.array([characters]), np.array([1]))  # the empty context
-            if n > 1:
-                contexts = counts_of_counts(frame.assign(code=frame["code"] // vocabulary), workers)
-            results.append(OrderCounts(n, counts_of_counts(frame, workers), contexts))
+            try:
+                if n > 1:
+                    shorter = frame.assign(code=frame["code"] // vocabulary)
+                    contexts = counts_of_counts(shorter, workers)
+                results.append(OrderCounts(n, counts_of_counts(frame, workers), contexts))
+            # Whatever a worker meets, a missing file or a missing charlm, is raised here.
+            except Exception as error:
+                line = " ".join(str(error).split())[:300]
+                raise UserError(f"--cluster: {type(error).__name__}: {line}") from None
             advance((characters - n + 1) // order)
     return results
 

@@ -29,7 +29,7 @@ def is_large(splits: dict[str, Ids]) -> bool:
 
 
 def countable(
-    orders: list[int], splits: dict[str, Ids], vocabulary: Vocabulary, limit: int = LARGE_ORDER
+    orders: list[int], splits: dict[str, Ids], vocabulary: Vocabulary, cluster: bool = False
 ) -> list[int]:
     """Return those orders that are counted: of a large text, those up to 5.
 
@@ -38,18 +38,20 @@ def countable(
         splits: ids of each split of the text.
         vocabulary: of the whole text. With more than 7,131 symbols the limit is 4, because the
             codes of order 5 exceed 64 bits.
-        limit: the longest n-grams of a large text that are counted.
+        cluster: whether a cluster counts: then all orders whose codes fit 64 bits.
 
     Raises:
         UserError: none of the orders is counted.
     """
-    if not is_large(splits):
+    if not is_large(splits) and not cluster:
         return orders
-    highest = min(limit, counts_of_counts.highest_order(len(vocabulary)))
+    highest = counts_of_counts.highest_order(len(vocabulary))
+    if not cluster:
+        highest = min(LARGE_ORDER, highest)
     counted = [order for order in orders if order <= highest]
     if not counted:
         raise UserError(
-            f"params.yaml: entropy.orders: of more than {LARGE:,} characters with "
+            f"params.yaml: entropy.orders: of {sum(map(len, splits.values())):,} characters with "
             f"{len(vocabulary):,} symbols only orders up to {highest} are counted"
         )
     return counted

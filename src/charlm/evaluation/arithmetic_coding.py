@@ -44,7 +44,7 @@ PRECISION = 24
 TOP, LOWEST = 1 << 64, 1 << 56
 HEADER = struct.Struct(">2s4s4sIHI")
 """Magic, platform, weights, characters, the character before the first, checksum: 20 bytes."""
-MAGIC = b"c1"
+MAGIC, OLDER = b"c2", b"c1"
 
 
 def frequencies(logits_V: Tensor) -> NDArray[np.int64]:
@@ -272,6 +272,8 @@ def restore(
 
 
 def _header(content: bytes) -> tuple[bytes, bytes, bytes, int, int, int]:
+    if content[:2] == OLDER:
+        raise UserError("an earlier version of charlm compressed it, and it alone can restore it")
     if len(content) < HEADER.size or content[:2] != MAGIC:
         raise UserError("it is not a text that charlm compressed")
     magic, made_on, made_by, count, first, checksum = HEADER.unpack_from(content)

@@ -30,8 +30,8 @@ def main() -> None:
     \b
     Examples:
       charlm compress holdout --model lstm
-      charlm compress file --model lstm speech.txt speech.c1
-      charlm compress restore --model lstm speech.c1 speech.txt
+      charlm compress file --model lstm speech.txt speech.c2
+      charlm compress restore --model lstm speech.c2 speech.txt
     """
 
 
@@ -105,7 +105,7 @@ def compress_file(name: str, source: Path, destination: Path) -> None:
 
     \b
     Example:
-      charlm compress file --model lstm speech.txt speech.c1
+      charlm compress file --model lstm speech.txt speech.c2
     """
     from charlm.data import encoding
     from charlm.evaluation import arithmetic_coding
@@ -140,7 +140,7 @@ def restore(name: str, source: Path, destination: Path) -> None:
 
     \b
     Example:
-      charlm compress restore --model lstm speech.c1 speech.txt
+      charlm compress restore --model lstm speech.c2 speech.txt
     """
     from charlm.evaluation import arithmetic_coding
 

@@ -92,6 +92,11 @@ def test_a_model_that_learns_compresses_to_its_adaptive_loss(name):
         arithmetic_coding.restore(model, content, LETTERS, WEIGHTS, lessons=lessons)
 
 
+def test_a_file_of_an_earlier_version_is_named_as_one():
+    with pytest.raises(UserError, match="earlier version"):
+        arithmetic_coding.length(b"c1" + bytes(30))
+
+
 def test_the_number_of_threads_is_given_back():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

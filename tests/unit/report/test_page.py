@@ -206,7 +206,12 @@ def test_dynamic_losses_stand_beside_compressors_and_nowhere_else(plain):
     assert table.count("1.2345") == 3
     assert "1.6636" in table
     assert "1.2345" not in shown.replace(table, "")
+    assert "paq, recorded" in table
     assert "Dynamic evaluation" not in plain
+    # Of another text nothing is published.
+    shown = html([*RESULTS, result("learner", 0.9, dynamic=dynamic)], published=None)
+    assert "<h2>Dynamic evaluation" in shown
+    assert "recorded" not in shown[shown.index("<h2>Dynamic") : shown.index("<h2>Learning</h2>")]
 
 
 def test_published_figures_show_verdicts_and_never_pretend(plain):

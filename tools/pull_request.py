@@ -5,7 +5,6 @@ FOLDER/comment.md, with FOLDER/curves.png, as a comment on a pull request. What 
 left out.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from charlm.report.compare import (
     changed_parameters,
     curves,
 )
-from tests.workspace import PROJECT
+from tests.workspace import PROJECT, environment
 
 
 @click.command()
@@ -61,9 +60,9 @@ def checkout(commit: str, folder: Path) -> None:
 
 def run_graph(folder: Path) -> None:
     """Run the whole graph at scale smoke, with that commit's code."""
-    environment = os.environ | {"PYTHONPATH": str(folder.resolve() / "src")}
+    variables = environment() | {"PYTHONPATH": str(folder.resolve() / "src")}
     command = [sys.executable, "-m", "tests.workspace", ".smoke"]
-    subprocess.run(command, cwd=folder, env=environment, check=True)
+    subprocess.run(command, cwd=folder, env=variables, check=True)
 
 
 def read(folder: Path, name: str) -> Revision:

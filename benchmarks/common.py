@@ -89,11 +89,10 @@ def train(
     ids = load(device)
     train_N = torch.cat(list(ids.values())) if run.text == "all" else ids["train"]
     file = checkpoint_file(kept, config) if kept else None
-    rows = kept / "curve.json" if kept else None
     # Past points are reported again after a restart, but the model is not what it was at them.
     past: dict[int, dict[str, float]] = {}
-    if rows and rows.is_file() and file and file.load():
-        past = {row["step"]: row for row in read_json(rows)}
+    if kept and file and file.load():
+        past = {row["step"]: row for row in read_json(kept / "curve.json")}
     curve: list[dict[str, float]] = []
 
     def on_point(point: Point) -> None:
@@ -105,8 +104,8 @@ def train(
         }
         curve.append(past.get(point.step) or row | watch(model, point))
         # Of the points of before all stand there already, also those that come after this one.
-        if rows and point.step not in past:
-            write_json(rows, curve)
+        if kept and point.step not in past:
+            write_json(kept / "curve.json", curve)
 
     started = time.perf_counter()
     features_NKV = model.prepare(train_N)

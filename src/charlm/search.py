@@ -172,13 +172,12 @@ class Study:
             except Exception as error:
                 line = " ".join(str(error).split())[:300]
                 raise UserError(f"--database: {line or type(error).__name__}") from None
-
         known = self._study.user_attrs.get(ABOUT, about)
         if known != about:
             raise UserError(f"--study: {name} is of another search ({known}): give this one a name")
         if self._storage is not None:
             self._study.set_user_attr(ABOUT, about)
-            threading.Thread(target=self._beat, daemon=True).start()
+            threading.Thread(target=self._beat, args=[self._storage], daemon=True).start()
 
     def ask(self, trials: int) -> "optuna.Trial | None":
         """Return the next trial, or None if so many were handed out, by whatever clone."""
@@ -205,13 +204,13 @@ class Study:
         self._study.sampler = self._sampler((self._seed * 1_000_003 + trial.number) % 2**32)
         return trial
 
-    def _beat(self) -> None:
+    def _beat(self, storage: "optuna.storages.RDBStorage") -> None:
         """Say now and then that the trials are still being measured here."""
-        while self._storage is not None:
+        while True:
             time.sleep(BEAT_S)
             for number in list(self._open):
                 with contextlib.suppress(Exception):  # the next beat tries again
-                    self._storage.record_heartbeat(number)
+                    storage.record_heartbeat(number)
 
     def tell(
         self, trial: "optuna.Trial", values: Values, experiment: str, loss: float | None
@@ -280,11 +279,11 @@ def search(
         while len(asked) < batch and (trial := study.ask(trials)) is not None:
             asked.append(trial)
             proposed.append({space.key: space.propose(trial) for space in spaces})
-        if not asked and study.running:
+        if not asked:
+            if not study.running:
+                return study.rows()
             time.sleep(POLL_S)  # another clone is at them, or was when it was killed
             continue
-        if not asked:
-            return study.rows()
         measured = measure(proposed)
         for trial, values, (name, loss) in zip(asked, proposed, measured, strict=True):
             study.tell(trial, values, name, loss)

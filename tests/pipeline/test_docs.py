@@ -24,7 +24,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").glob("*.md")),
 )
-TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z./-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 
 
 def blocks(*documents: str) -> list[list[str]]:

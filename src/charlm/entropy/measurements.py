@@ -29,7 +29,7 @@ def is_large(splits: dict[str, Ids]) -> bool:
 
 
 def countable(
-    orders: list[int], splits: dict[str, Ids], vocabulary: Vocabulary, cluster: bool = False
+    orders: list[int], splits: dict[str, Ids], vocabulary: Vocabulary, on_cluster: bool = False
 ) -> list[int]:
     """Return those orders that are counted: of a large text, those up to 5.
 
@@ -38,15 +38,15 @@ def countable(
         splits: ids of each split of the text.
         vocabulary: of the whole text. With more than 7,131 symbols the limit is 4, because the
             codes of order 5 exceed 64 bits.
-        cluster: whether a cluster counts: then all orders whose codes fit 64 bits.
+        on_cluster: whether a cluster counts: then all orders whose codes fit 64 bits.
 
     Raises:
         UserError: none of the orders is counted.
     """
-    if not is_large(splits) and not cluster:
+    if not is_large(splits) and not on_cluster:
         return orders
     highest = counts_of_counts.highest_order(len(vocabulary))
-    if not cluster:
+    if not on_cluster:
         highest = min(LARGE_ORDER, highest)
     counted = [order for order in orders if order <= highest]
     if not counted:
@@ -114,13 +114,12 @@ def estimates(
     symbols = len(vocabulary)
     if scheduler:
         counted = cluster.counted(parts, symbols, orders[-1], scheduler, advance)
-        counted = [row for row in counted if row.order in orders]
     elif large:
         counted = counts_of_counts.streamed(parts, symbols, orders[-1], advance=advance)
-        counted = [row for row in counted if row.order in orders]
     else:
         counted = counts_of_counts.in_memory(np.concatenate(parts), symbols, orders)
         advance(sum(map(len, parts)))
+    counted = [row for row in counted if row.order in orders]
     statistics = estimators.statistics(counted, bytes_per_char(parts, vocabulary))
     return [asdict(row) for row in statistics]
 

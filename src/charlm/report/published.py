@@ -54,6 +54,15 @@ class Model(Schema):
     architecture: dict[str, Any]
 
 
+class Compressor(Schema):
+    """A compressor that was run outside of the pipeline; nats per character, None not measured."""
+
+    name: str
+    validation: float | None
+    test: float | None
+    holdout: float
+
+
 class Published(Schema):
     """Content of published.yaml."""
 
@@ -61,7 +70,7 @@ class Published(Schema):
     documents: dict[str, str]
     literature: dict[str, float]
     literature_remark: str
-    compressors: list[dict[str, Any]]
+    compressors: list[Compressor]
     compressors_remark: str
     models: dict[str, Model]
     trainings: dict[str, dict[str, Any]]
@@ -100,7 +109,7 @@ def table(
         "documents": published.documents,
         "literature": published.literature,
         "literature_remark": published.literature_remark,
-        "compressors": published.compressors,
+        "compressors": [row.model_dump() for row in published.compressors],
         "compressors_remark": published.compressors_remark,
         "rows": rows,
         "this_run": _this_run(evidence),

@@ -24,7 +24,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     *sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "docs").glob("*.md")),
 )
-TARGETS = set(re.findall(r"^([a-z./-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 
 
 def blocks(*documents: str) -> list[list[str]]:
@@ -58,7 +58,8 @@ def test_a_command_of_the_documents_exists(command):
     while "=" in first:
         first, *rest = rest
     if first == "make":
-        assert all(word in TARGETS for word in rest if "=" not in word), command
+        known = TARGETS | {".venv/.services"}  # a file that make makes
+        assert all(word in known for word in rest if "=" not in word), command
     elif first in ("python", "python3", "torchrun"):
         rest = rest[rest.index("-m") :]
         if rest[1] in ("venv", "pip", "mlflow"):

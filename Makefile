@@ -12,7 +12,7 @@ $(shell rm -rf .venv)
 endif
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup repro pull ideas test lint smoke ui play track serve server torture sweep walk services screenshots published-long compress
+.PHONY: help setup repro pull ideas test lint smoke ui play track serve server torture sweep walk services screenshots published-long gpu wheels compress
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,20 @@ published-long: setup  ## the published runs that take hours, those not recorded
 	@charlm check
 	@dvc repro --quiet encode
 	@python -m benchmarks.published
+
+gpu:  ## all figures that need a GPU, for MINUTES=9.5; again until all is recorded (docs/gpu.md)
+	@if [ -d wheels ]; then \
+	  $(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target wheels/installed wheels/*.whl && \
+	  export PYTHONPATH=wheels/installed && \
+	  { [ -d data/encoded ] || { $(PYTHON) -m stages.download && $(PYTHON) -m stages.encode; }; } && \
+	  $(PYTHON) -m benchmarks.on_gpu --minutes $(or $(MINUTES),9.5); \
+	else $(MAKE) --quiet setup && charlm repro encode && python -m benchmarks.on_gpu --minutes $(or $(MINUTES),9.5); fi
+
+wheels:  ## what `make gpu` needs beside torch, for a machine without network (FOR=3.12, its Python)
+	@$(PYTHON) -m pip download --quiet --no-deps --only-binary :all: --dest wheels \
+	  $(if $(FOR),--python-version $(FOR) --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64) \
+	  $$(grep -E '^(annotated-types|click|filelock|numpy|psutil|pydantic|pydantic_core|ruamel.yaml|safetensors|scipy|tqdm|typing-inspection|typing_extensions)==' requirements.lock)
+	@ls wheels
 
 compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm DYNAMIC=1)
 	@charlm compress holdout --model $(or $(MODEL),lstm) $(if $(DYNAMIC),--dynamic)

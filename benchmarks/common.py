@@ -1,5 +1,11 @@
-"""What several benchmarks share: params.yaml with changes, the encoded text, one training."""
+"""What several benchmarks share: params.yaml with changes, the encoded text, one training.
 
+What needs a GPU is measured at scale `full`, and recorded beside this file. Two variables of the
+environment let a test run it all on a CPU: BENCHMARK_SCALE, another scale, and BENCHMARK_RECORDS,
+another folder.
+"""
+
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,6 +31,11 @@ from charlm.training.trainer import Point, Trainer
 
 ROOT = Path(stages.__file__).parent.parent
 ENCODED = ROOT / "data/encoded"
+RECORDS = Path(os.environ.get("BENCHMARK_RECORDS", ROOT / "benchmarks"))
+GPU_SCALE = os.environ.get("BENCHMARK_SCALE", "full")
+ON_GPU = torch.cuda.is_available() or GPU_SCALE != "full"
+"""Whether to measure what is meant for a GPU."""
+
 CHECKPOINT_S = 30
 """Seconds between two checkpoints of a long training."""
 
@@ -56,7 +67,7 @@ def build(run: params.Run, device: torch.device) -> tuple[LanguageModel, Config]
     return config.build().to(device), config
 
 
-def checkpoint_file(folder: Path, config: Config) -> checkpoint.CheckpointFile:
+def checkpoint_file(folder: Path, config: Config, seconds: float) -> checkpoint.CheckpointFile:
     """Return the checkpoint of a long training, which only the same training goes on from."""
     code = [
         file for name in job.CODE for file in sorted((models.FOLDER.parent / name).glob("*.py"))
@@ -64,7 +75,7 @@ def checkpoint_file(folder: Path, config: Config) -> checkpoint.CheckpointFile:
     versions = [torch.__version__, torch.get_num_threads(), torch.cuda.is_available()]
     text = sorted(ENCODED.glob("*.npy"))
     identity = checkpoint.fingerprint([asdict(config), versions, *code, *text])
-    return checkpoint.CheckpointFile(folder, config.model, identity, CHECKPOINT_S)
+    return checkpoint.CheckpointFile(folder, config.model, identity, seconds)
 
 
 def train(
@@ -72,6 +83,7 @@ def train(
     device: torch.device,
     watch: Watch = lambda model, point: {},
     kept: Path | None = None,
+    seconds: float = CHECKPOINT_S,
 ) -> tuple[LanguageModel, Config, list[dict[str, float]], float]:
     """Train a run; return its model, its configuration, its curve and this process's seconds.
 
@@ -81,6 +93,7 @@ def train(
         watch: called with the model at each point of the curve; adds columns to it.
         kept: folder of this training alone, for what it goes on from if it is stopped: its
             checkpoint and the points so far.
+        seconds: between two checkpoints.
 
     Raises:
         Interrupted: a signal asked for an end; a checkpoint was saved in `kept`.
@@ -88,7 +101,7 @@ def train(
     model, config = build(run, device)
     ids = load(device)
     train_N = torch.cat(list(ids.values())) if run.text == "all" else ids["train"]
-    file = checkpoint_file(kept, config) if kept else None
+    file = checkpoint_file(kept, config, seconds) if kept else None
     # Past points are reported again after a restart, but the model is not what it was at them.
     past: dict[int, dict[str, float]] = {}
     if kept and file and file.load():

@@ -1,6 +1,8 @@
 """Training on a CUDA device: steps replayed as graphs against the plain loop, for every model.
 
-    python -m benchmarks.gpu [RUN ...]        writes benchmarks/gpu.json; only the rows named
+    python -m benchmarks.gpu [RUN ...]        adds to benchmarks/gpu.json
+
+Without a name it measures what is not recorded on this device yet, and records each as it is known.
 
 Each ranked run of params.yaml, at the sizes of scale full, one after the other in one process:
 
@@ -17,14 +19,12 @@ Characters per second, from the third look at the loss on, so that capturing is 
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import stages  # puts this copy's src first
-from benchmarks.common import at_scale, build, load
+from benchmarks.common import GPU_SCALE, ON_GPU, RECORDS, at_scale, build, load
 from benchmarks.machine import machine
 from charlm.config import params
 from charlm.errors import UserError
@@ -32,7 +32,7 @@ from charlm.files import read_json, write_json
 from charlm.models.base import LanguageModel, start_torch
 from charlm.training.trainer import Trainer
 
-OUTPUT = Path(stages.__file__).parent.parent / "benchmarks/gpu.json"
+OUTPUT = RECORDS / "gpu.json"
 STEPS, LOOK_EVERY, SKIPPED = 240, 20, 3
 
 
@@ -66,17 +66,23 @@ def measure(run: params.Run, device: torch.device, graphs: bool) -> tuple[Langua
     return model, characters / (measured[-1] - measured[0])
 
 
-def peak(dtype: torch.dtype, device: torch.device, size: int = 8192) -> float:
+def peak(dtype: torch.dtype, device: torch.device, size: int) -> float:
     """Return the operations per second of a large product of matrices."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         left @ right
-    torch.cuda.synchronize()
+    wait(device)
     started = time.perf_counter()
     for _ in range(10):
         left @ right
-    torch.cuda.synchronize()
+    wait(device)
     return 10 * 2 * size**3 / (time.perf_counter() - started)
+
+
+def wait(device: torch.device) -> None:
+    """Let a GPU end what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def multiplied(model: LanguageModel) -> int:
@@ -90,62 +96,75 @@ def multiplied(model: LanguageModel) -> int:
     return model.parameter_count - sum(tables)
 
 
-def main(names: list[str]) -> None:
-    """Measure every run that is trained by steps, and record it."""
-    device = start_torch()
-    if device.type != "cuda":
-        sys.exit("benchmarks.gpu needs a CUDA device; none was found")
-    settings = at_scale("full")
-    peaks = {
-        "float32": peak(torch.float32, device),
-        "bfloat16": peak(torch.bfloat16, device),
-    }
-    print({name: f"{rate / 1e12:.0f} TFLOP/s" for name, rate in peaks.items()}, flush=True)
-    # A named run is measured again; the others stay as they were.
-    rows: dict[str, Any] = read_json(OUTPUT)["entries"] if names and OUTPUT.is_file() else {}
-    ranked = [name for name in settings.ranked if name in settings.runs]
-    by_steps = [name for name in ranked if settings.run(name).training.steps_on(10**6)]
-    for name in names or by_steps:
-        run = settings.run(name)
-        try:
-            plain, slow = measure(run, device, graphs=False)
-            model, fast = measure(run, device, graphs=True)
-            torch.set_deterministic_debug_mode("default")
-            _, free = measure(run, device, graphs=True)
-        except (RuntimeError, UserError) as error:
-            rows[name] = {"error": str(error).splitlines()[0]}
-            print(name, rows[name], flush=True)
-            continue
-        finally:
-            torch.set_deterministic_debug_mode("error")
-        same = all(
-            torch.equal(left, right)
-            for left, right in zip(plain.parameters(), model.parameters(), strict=True)
-        )
-        rate = 6 * multiplied(model) * fast
-        rows[name] = {
-            "batch": run.training.batch,
-            "block": run.training.block,
-            "precision": run.training.precision,
-            "parameters": model.parameter_count,
-            "plain": round(slow),
-            "replayed": round(fast),
-            "ratio": round(fast / slow, 2),
-            "free": round(free),
-            "same_weights": same,
-            "share_of_peak": round(rate / peaks[run.training.precision], 5),
-        }
-        print(name, rows[name], flush=True)
-    write_json(
-        OUTPUT,
-        {
-            "command": "python -m benchmarks.gpu",
-            "machine": machine(device),
-            "unit": "characters per second of training",
-            "peak": {name: round(rate) for name, rate in peaks.items()},
-            "entries": rows,
-        },
+def row(run: params.Run, device: torch.device, peaks: dict[str, float]) -> dict[str, Any]:
+    """Measure one run; what cannot be measured says why."""
+    try:
+        plain, slow = measure(run, device, graphs=False)
+        model, fast = measure(run, device, graphs=True)
+        torch.set_deterministic_debug_mode("default")
+        _, free = measure(run, device, graphs=True)
+    except (RuntimeError, UserError) as error:
+        return {"error": str(error).splitlines()[0]}
+    finally:
+        torch.set_deterministic_debug_mode("error")
+    same = all(
+        torch.equal(left, right)
+        for left, right in zip(plain.parameters(), model.parameters(), strict=True)
     )
+    rate = 6 * multiplied(model) * fast
+    return {
+        "batch": run.training.batch,
+        "block": run.training.block,
+        "precision": run.training.precision,
+        "parameters": model.parameter_count,
+        "plain": round(slow),
+        "replayed": round(fast),
+        "ratio": round(fast / slow, 2),
+        "free": round(free),
+        "same_weights": same,
+        "share_of_peak": round(rate / peaks[run.training.precision], 5),
+    }
+
+
+def missing(device: torch.device) -> list[str]:
+    """Return the runs that are not recorded yet: of all that are trained by steps."""
+    settings = at_scale(GPU_SCALE)
+    ranked = [name for name in settings.ranked if name in settings.runs]
+    recorded = entries(device)
+    by_steps = (name for name in ranked if settings.run(name).training.steps_on(10**6))
+    return [name for name in by_steps if name not in recorded]
+
+
+def entries(device: torch.device) -> dict[str, Any]:
+    """Return what is recorded on this kind of device with this version of torch."""
+    record: dict[str, Any] = read_json(OUTPUT) if OUTPUT.is_file() else {"machine": ""}
+    same = record["machine"].rpartition(",")[0] == machine(device).rpartition(",")[0]
+    return dict(record["entries"]) if same else {}
+
+
+def main(names: list[str]) -> None:
+    """Measure runs and record them."""
+    device = start_torch()
+    if not ON_GPU:
+        sys.exit("benchmarks.gpu needs a CUDA device; none was found")
+    settings, rows, peaks = at_scale(GPU_SCALE), entries(device), {}
+    size = 8192 if device.type == "cuda" else 512
+    for precision in ("float32", "bfloat16"):
+        peaks[precision] = peak(getattr(torch, precision), device, size)
+    print({name: f"{rate / 1e12:.2f} TFLOP/s" for name, rate in peaks.items()}, flush=True)
+    for name in names or missing(device):
+        rows[name] = row(settings.run(name), device, peaks)
+        print(name, rows[name], flush=True)
+        write_json(
+            OUTPUT,
+            {
+                "command": "python -m benchmarks.gpu",
+                "machine": machine(device),
+                "unit": "characters per second of training",
+                "peak": {precision: round(rate) for precision, rate in peaks.items()},
+                "entries": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
 """How low the loss gets, on two CPU cores or on a GPU, and how fast.
 
-    python -m benchmarks.lowest [PLAN ...] [SEED ...] [--shared] [--keep FOLDER] [--train]
+    python -m benchmarks.lowest [PLAN ...] [SEED ...] [--threads N] [--shared] [--keep FOLDER]
+                                [--train]
 
 adds to benchmarks/lowest.json; on a CUDA device, or with `full`, to benchmarks/lowest_gpu.json.
 Three seeds of each of these plans: both members of the ensemble `mixture` of params.yaml, alone;
-the ensemble, whose two weights are fitted on validation; and its dynamic evaluation:
+the ensemble, whose two weights are fitted on validation; and its dynamic evaluation, with context
+mixing and without it:
 
 - `quick`: scale quick of params.yaml;
 - `five minutes`: the same with the changes in LONGER, five minutes per member;
 - `full`: scale full, on a CUDA device.
 
 Choices follow validation (docs/results.md says what else was in view). Test is scored once per
-seed. Nothing else should run meanwhile: it takes an hour on two cores. Where something did,
-say --shared: seconds are then no measure of speed, and are left out. With --keep weights stay in a
-folder, and are trained only where it has none; with --train nothing is scored, so that a GPU need
-not wait for counting. A seed that is recorded already is not run again; remove the file to begin
-afresh.
+seed. Nothing else should run meanwhile: it takes an hour on two cores, and uses all of them unless
+--threads says otherwise. Where something did, say --shared: seconds are then no measure of speed,
+and are left out. With --keep weights stay in a folder, are trained only where it has none, and a
+training that was stopped goes on; with --train nothing is scored, so that a GPU need not wait for
+counting. A seed that is recorded already is not run again; remove the file to begin afresh.
 """
 
+import copy
 import json
 import os
 import statistics
@@ -30,7 +33,7 @@ from typing import Any
 import torch
 
 import stages  # puts this copy's src first
-from benchmarks.common import at_scale, train
+from benchmarks.common import GPU_SCALE, ON_GPU, RECORDS, at_scale, train
 from benchmarks.machine import machine
 from charlm import saved_model
 from charlm.config import params
@@ -39,26 +42,28 @@ from charlm.evaluation import dynamic, ensemble, loss
 from charlm.files import read_json, write_json, write_text
 from charlm.models.base import LanguageModel, start_torch
 from charlm.saved_model import Config
+from charlm.training import checkpoint
 
 ROOT = Path(stages.__file__).parent.parent
 ENCODED = ROOT / "data/encoded"
 SEEDS = (1, 2, 3)
-LONGER = {
-    "lstm": {"hidden": 512, "steps": 3300, "dropout": 0.2, "input_dropout": 0.1}
+LONGER: dict[str, dict[str, Any]] = {
+    "lstm__quick": {"hidden": 512, "steps": 3300, "dropout": 0.2, "input_dropout": 0.1}
     | {"learning_rate": 4e-3},
-    "ngram_lstm": {"steps": 4200, "dropout": 0.2, "input_dropout": 0.1, "folds": 50},
+    "ngram_lstm__quick": {"steps": 5800, "dropout": 0.3, "input_dropout": 0.15, "folds": 50},
+    "ngram_lstm__training": {"batch": 22, "block": 96},
 }
 PLANS: dict[str, params.Params] = {
     "quick": at_scale("quick"),
     "five minutes": at_scale(
         "quick",
         **{
-            f"models__{name}__quick__{key}": value
-            for name, changes in LONGER.items()
+            f"models__{section}__{key}": value
+            for section, changes in LONGER.items()
             for key, value in changes.items()
         },
     ),
-    "full": at_scale("full"),
+    "full": at_scale(GPU_SCALE),
 }
 WINDOW = 256
 """Characters of the published windowed losses."""
@@ -85,13 +90,13 @@ class Trained:
 
 def trained(plan: str, name: str, seed: int, folder: Path | None) -> Trained:
     """Train once, or load what a folder keeps."""
-    device = start_torch(os.cpu_count() or 1)
+    device = start_torch(torch.get_num_threads())
     kept = folder / f"{plan.replace(' ', '-')}-{name}-{seed}" if folder else None
     if kept and (kept / "training.json").is_file():
         model, config = saved_model.load(kept, device)
         return Trained(model, config, **read_json(kept / "training.json"))
     run = PLANS[plan].run(name).model_copy(update={"seed": 10 * seed + 1})
-    model, config, curve, seconds = train(run, device)
+    model, config, curve, seconds = train(run, device, kept=kept)
     found = Trained(model, config, int(curve[-1]["step"]), round(seconds, 1), machine(device))
     if kept:
         saved_model.save(kept, model, config)
@@ -105,7 +110,7 @@ def measure(
     plan: str, seed: int, splits: dict[str, torch.Tensor], shared: bool, folder: Path | None
 ) -> dict[str, Any]:
     """Train both members once; score each alone, the ensemble, and its dynamic evaluation."""
-    device, settings = start_torch(os.cpu_count() or 1), PLANS[plan]
+    device, settings = start_torch(torch.get_num_threads()), PLANS[plan]
     entry = settings.ensemble("mixture")
     runs = {name: trained(plan, name, seed, folder) for name in entry.members}
     past, first = splits["train"].to(device), len(splits["validation"])
@@ -128,15 +133,19 @@ def measure(
     rows_KNV = torch.empty(shape, dtype=torch.float16)
     for (member, _), rows_NV in zip(members, rows_KNV, strict=True):
         loss.streaming(member, ids, rows_RV=rows_NV)
-    mixture, *_ = ensemble.build(entry, members, rows_KNV[:, :first].numpy(), validation)
+    mixture, config, _ = ensemble.build(entry, members, rows_KNV[:, :first].numpy(), validation)
     mixture = mixture.to(device)
     found["mixture"] = {"streaming": losses(loss.streaming(mixture, ids)[0], first)}
-    started = time.perf_counter()
-    nats, _ = dynamic.scores(mixture, past, held, settings.learner("mixture"))
-    found["mixture"]["dynamic"] = losses(nats, first)
-    found["mixture"]["dynamic_seconds"] = (
-        None if shared else round(time.perf_counter() - started, 1)
-    )
+    how = settings.learner("mixture")
+    for way, learner in {
+        "dynamic": how,
+        "dynamic_without_contexts": how.model_copy(update={"context_rate": 0.0}),
+    }.items():
+        started = time.perf_counter()
+        # What has learned is not what it was.
+        nats, _ = dynamic.scores(copy.deepcopy(mixture), past, held, learner, config.symbols)
+        seconds = None if shared else round(time.perf_counter() - started, 1)
+        found["mixture"] |= {way: losses(nats, first), f"{way}_seconds": seconds}
     return found
 
 
@@ -168,13 +177,14 @@ def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def main(words: list[str]) -> None:
     """Run what is not recorded yet, one after the other."""
+    threads = int(words.pop(words.index("--threads") + 1)) if "--threads" in words else None
     shared, only_train = "--shared" in words, "--train" in words
     folder = Path(words[words.index("--keep") + 1]) if "--keep" in words else None
     plans = [word for word in words if word in PLANS]
     seeds = [int(word) for word in words if word.isdecimal()] or SEEDS
-    device = start_torch(os.cpu_count() or 1)
-    on_gpu = device.type == "cuda" or "full" in plans
-    output = ROOT / ("benchmarks/lowest_gpu.json" if on_gpu else "benchmarks/lowest.json")
+    device = start_torch(threads or os.cpu_count() or 1)
+    on_gpu = ON_GPU or "full" in plans
+    output = RECORDS / ("lowest_gpu.json" if on_gpu else "lowest.json")
     results: dict[str, dict[str, Any]] = read_json(output)["results"] if output.is_file() else {}
     splits = {split: torch.tensor(encoding.load_split(ENCODED, split)) for split in encoding.SPLITS}
     for seed in seeds:
@@ -201,4 +211,8 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except checkpoint.Interrupted as stop:
+        print(f"{stop}; the same command goes on from there")
+        sys.exit(stop.status)

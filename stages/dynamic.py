@@ -48,7 +48,8 @@ def main(name: str) -> None:
     past_M, targets_N = torch.tensor(train).to(device), torch.tensor(holdout).to(device)
     try:
         with progress(len(holdout), "char", f"{name} dynamic evaluation") as bar:
-            scores = dynamic.scores(model, past_M, targets_N, how, bar.update)
+            symbols = config.vocabulary.symbols
+            scores = dynamic.scores(model, past_M, targets_N, how, symbols, bar.update)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     sizes_N = config.vocabulary.bytes_of_ids[holdout]

@@ -64,7 +64,8 @@ def main() -> None:
     def excerpt(log_p_RV: "NDArray[Any]") -> dict[str, Any]:
         # Of a large text there are log-probabilities of its first characters alone.
         at = skipped if len(log_p_RV) >= skipped + metrics.BEFORE + settings.excerpt else 0
-        return metrics.excerpt(log_p_RV[at:], holdout[at:], symbols, settings.excerpt)
+        found = metrics.excerpt(log_p_RV[at:], holdout[at:], symbols, settings.excerpt)
+        return found | {"first": at + found["first"]}
 
     def where(log_p_RV: "NDArray[Any]") -> dict[str, Any] | None:
         return details.details(log_p_RV, validation, ways)

@@ -22,10 +22,11 @@ from charlm.config import params
 from charlm.data import encoding
 from charlm.data.vocabulary import Vocabulary
 from charlm.errors import UserError
-from charlm.files import project_root
+from charlm.files import project_root, write_json
 
 if TYPE_CHECKING:
     from charlm.training.job import Job
+    from charlm.training.trainer import Point
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 
@@ -76,7 +77,7 @@ def main(name: str) -> None:
             if training.resumed and training.first:
                 click.echo(f"{name}: going on after step {training.resumed:,}", err=True)
             start(tracker, training, settings)
-            training.fit(tracker.point, RESULTS / name)
+            fit(tracker, training)
             training.save(MODELS / name, RESULTS / name)
     finally:
         distributed.stop()
@@ -107,6 +108,34 @@ def start(tracker: tracking.Tracker, training: "Job", settings: params.Params) -
         {"name": settings.corpus.name, **encoding.describe(ENCODED)},
         training.resumed > 0,
     )
+
+
+def fit(tracker: tracking.Tracker, training: "Job") -> None:
+    """Train; keep what the beginning of the holdout costs at each point of the loss curve."""
+    import torch
+
+    from charlm.evaluation.learning import Learning
+    from charlm.training import checkpoint
+
+    name = training.run.name
+    # A model that is trained on all of the text knows the holdout.
+    watched = training.first and training.run.text == "train"
+    learning = Learning(
+        torch.cat([training.train_N[-1:], training.validation_N]),
+        checkpoint.folder() / f"{name}-{training.identity[: checkpoint.DIGITS]}.learning.json",
+        training.resumed > 0,
+    )
+
+    def see(point: "Point") -> None:
+        tracker.point(point)
+        if watched:
+            learning.see(training.model, point.step)
+
+    training.fit(see, RESULTS / name)
+    if training.first:
+        steps = [point.step for point in training.curve] if watched else []
+        write_json(RESULTS / name / "learning.json", learning.content(steps))
+        learning.remove()
 
 
 @contextmanager

@@ -143,7 +143,9 @@ def killed_under_dvc(folder: Path, name: str, kills: int, seed: int) -> None:
 
 def trained(name: str) -> tuple[list[str], list[str]]:
     """Return a training's command, and what it writes besides what others write there."""
-    files = [f"results/{name}/{file}" for file in ("curve.csv", "activations.json")]
+    files = [
+        f"results/{name}/{file}" for file in ("curve.csv", "activations.json", "learning.json")
+    ]
     return ["-m", "stages.train", "--model", name], [f"models/{name}", *files]
 
 
@@ -151,12 +153,16 @@ STAGES = {
     "download": ["data/raw/corpus.txt"],
     "encode": ["data/encoded"],
     "entropy": ["results/entropy.json", "results/entropy.csv"],
-    "evaluate --model bigram": ["results/bigram/metrics.json", "results/bigram/excerpt.json"],
+    "evaluate --model bigram": [
+        "results/bigram/metrics.json",
+        "results/bigram/log_probabilities.npy",
+    ],
     "sample --model bigram --output results/bigram/sample.txt": ["results/bigram/sample.txt"],
     "train --model kneser_ney": [
         "models/kneser_ney",
         "results/kneser_ney/curve.csv",
         "results/kneser_ney/activations.json",
+        "results/kneser_ney/learning.json",
     ],
     "report": [
         f"reports/{name}"

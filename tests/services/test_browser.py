@@ -111,6 +111,28 @@ def test_the_leaderboard_is_sorted_by_any_column_with_pointer_and_keyboard(repor
     assert column(report, 7) == [f"{value:.4f}" for value in bits] + missing
 
 
+def test_the_slider_shows_how_a_model_came_to_know_the_text(report):
+    excerpts = json.loads(report.locator("#expected").text_content())
+    watched = [name for name, found in excerpts.items() if "steps" in found]
+    assert {"lstm", "gpt"} <= set(watched)
+    report.select_option("#whose", "lstm")
+    slider, found = report.locator("#steps"), excerpts["lstm"]
+    assert slider.input_value() == str(len(found["steps"]) - 1)
+    report.locator("#excerpt > span").nth(5).hover()
+    assert ", which expected " in report.locator("#said").text_content()
+    slider.focus()
+    report.keyboard.press("Home")
+    assert report.locator("#step").text_content() == "0 steps"
+    said = report.locator("#said").text_content()
+    assert f"{found['learning'][0][5]:.1f} bits for lstm after 0 steps" in said
+    untrained = report.locator("#excerpt > span").first.get_attribute("style")
+    report.keyboard.press("End")
+    assert ", which expected " in report.locator("#said").text_content()
+    assert report.locator("#excerpt > span").first.get_attribute("style") != untrained
+    report.select_option("#whose", "mixture")
+    assert not slider.is_visible()
+
+
 def test_the_surprisal_view_switches_and_answers_to_the_keyboard(report):
     excerpts = json.loads(report.locator("#expected").text_content())
     options = report.locator("#whose option").evaluate_all("all => all.map(one => one.value)")

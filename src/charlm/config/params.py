@@ -182,6 +182,7 @@ class Dynamic(Schema):
     decay: Rate
     statistics: Positive
     recount: Positive
+    context_rate: Rate
 
 
 class Params(Schema):

@@ -142,7 +142,9 @@ class Lessons:
 class _Predictor:
     """One character a call, for coder and decoder alike, so that sums keep their order."""
 
-    def __init__(self, model: LanguageModel, first: int, lessons: Lessons | None) -> None:
+    def __init__(
+        self, model: LanguageModel, first: int, symbols: str, lessons: Lessons | None
+    ) -> None:
         self._model = model
         # A tensor once: making one of a list of a million numbers takes longer than a piece.
         self._past_M = torch.tensor([first] if lessons is None else list(lessons.past))
@@ -151,8 +153,10 @@ class _Predictor:
         # Before the first character of the piece that the model learns from once it is full.
         self._state: State = None
         self._began, self._behind = len(self._text), self._state
+        self._mixing = None
         if self._how is not None:
-            self._learner = Learner(model, self._past_M, self._how)
+            self._learner = Learner(model, self._past_M, self._how, symbols)
+            self._mixing = self._learner.mixing
         self._predict()
 
     @torch.no_grad()
@@ -160,7 +164,11 @@ class _Predictor:
         # oneDNN packs an LSTM's weights anew in each call: for one character, most of the time.
         with torch.backends.mkldnn.flags(enabled=False):
             logits_BTV, self._state = self._model(torch.tensor([self._text[-1:]]), self._state)
-        self.sizes_V = frequencies(logits_BTV[0, -1])
+        logits_SV = logits_BTV[0]
+        if self._mixing:
+            self._mixing.read(self._text[-1:])
+            logits_SV = self._mixing.mix(logits_SV)
+        self.sizes_V = frequencies(logits_SV[-1])
 
     def learn(self, symbol: int) -> None:
         """Read a character; `sizes_V` are then the frequencies of the next."""
@@ -174,7 +182,8 @@ class _Predictor:
         piece = torch.tensor(self._text[-every - 1 :])
         logits_BTV, self._state = self._model(piece[None, :-1], self._behind)
         self._state = self._behind = detach(self._state)
-        self._learner.step(logits_BTV[0], piece[1:])
+        logits_SV = self._mixing.mix(logits_BTV[0]) if self._mixing else logits_BTV[0]
+        self._learner.step(logits_SV, piece[1:])
         self._began = len(self._text)
         read = torch.tensor(self._text[1:])
         self._learner.recount(torch.cat([self._past_M, read]), len(read))
@@ -215,7 +224,8 @@ def compress(
         advance: called with 1 for each character.
         lessons: how the model learns on the way, which changes it; None leaves it as it is.
     """
-    coder, predictor, text = Encoder(), _Predictor(model, first, lessons), []
+    predictor = _Predictor(model, first, vocabulary.symbols, lessons)
+    coder, text = Encoder(), []
     for symbol in ids:
         coder.put(int(predictor.sizes_V[:symbol].sum()), int(predictor.sizes_V[symbol]))
         text.append(symbol)
@@ -260,7 +270,7 @@ def restore(
     if first >= len(vocabulary):
         raise UserError("it is damaged: its first character is not in the vocabulary")
     coder, ids = Decoder(content[HEADER.size :]), []
-    predictor = _Predictor(model, first, lessons)
+    predictor = _Predictor(model, first, vocabulary.symbols, lessons)
     for _ in range(count):
         ids.append(coder.get(predictor.sizes_V))
         predictor.learn(ids[-1])

@@ -9,7 +9,8 @@ little move little. All weights are drawn back to where training left them:
     weights <- weights + decay * rms / mean(rms) * (trained weights - weights)
 
 Models that count are counted again, on the training text and all that was scored, every `recount`
-characters.
+characters. With a `context_rate` what the model says is mixed with what followed in like contexts
+(charlm.evaluation.context_mixing), and both learn from the loss of the mixture.
 
 No prediction rests on its own target or on a later one: a compressor may do the same. A dynamic
 loss is compared with other dynamic losses, never with a static one. The holdout is one stream: the
@@ -29,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from charlm.errors import UserError
+from charlm.evaluation.context_mixing import ContextMixing
 from charlm.evaluation.loss import Scores, score
 from charlm.models.base import LanguageModel, State, detach
 
@@ -43,13 +45,17 @@ class Learner:
         model: in evaluation mode, on the device of the ids; its weights are changed.
         past_M: the text that the model was trained on.
         how: the step.
+        symbols: of the vocabulary.
+
+    Attributes:
+        mixing: with what the model's predictions are mixed; None leaves them as they are.
 
     Raises:
         UserError: the model has nothing to learn with, or the past is too short to say how large
             gradients are.
     """
 
-    def __init__(self, model: LanguageModel, past_M: Tensor, how: "Dynamic") -> None:
+    def __init__(self, model: LanguageModel, past_M: Tensor, how: "Dynamic", symbols: str) -> None:
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         if not self._weights:
             raise UserError("it has no weights that gradients could change: no dynamic evaluation")
@@ -66,6 +72,8 @@ class Learner:
         mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)
         self._pulls = [(how.decay * scale / mean).clamp(max=1.0) for scale in scales]
         self._rates = [how.learning_rate / (scale + how.epsilon) for scale in scales]
+        rate = how.context_rate
+        self.mixing = ContextMixing(symbols, past_M, rate) if rate else None
 
     def recount(self, text: Tensor, scored: int) -> None:
         """Count the text again, if it is time.
@@ -81,7 +89,7 @@ class Learner:
         """Take one step on a piece.
 
         Args:
-            logits_SV: what the model said, with the graph that made it.
+            logits_SV: what was predicted, with the graph that made it.
             targets_S: what came.
 
         Raises:
@@ -90,7 +98,10 @@ class Learner:
         loss = functional.cross_entropy(logits_SV, targets_S)
         if not torch.isfinite(loss):
             raise UserError(f"its loss is {float(loss.detach())}: lower learning_rate")
-        gradients = torch.autograd.grad(loss, self._weights, allow_unused=True)
+        mixing = [self.mixing.weights_ZK] if self.mixing else []
+        gradients = list(torch.autograd.grad(loss, self._weights + mixing, allow_unused=True))
+        if self.mixing:
+            self.mixing.step(gradients.pop() * len(targets_S))
         with torch.no_grad():
             for weight, gradient, rate, pull, home in zip(
                 self._weights, gradients, self._rates, self._pulls, self._trained, strict=True
@@ -101,7 +112,7 @@ class Learner:
 
 
 def pieces(
-    model: LanguageModel, past_M: Tensor, targets_N: Tensor, how: "Dynamic"
+    model: LanguageModel, past_M: Tensor, targets_N: Tensor, how: "Dynamic", symbols: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the logits (S x V) and targets (S) of each piece, and learn from it thereafter.
 
@@ -110,13 +121,14 @@ def pieces(
         past_M: the text that the model was trained on; its last character is the first input.
         targets_N: what is to be scored.
         how: the step, and how often it is taken.
+        symbols: of the vocabulary.
 
     Raises:
         UserError: as a `Learner` does.
     """
     # cuDNN's recurrent layers have no gradients in evaluation mode.
     with torch.backends.cudnn.flags(enabled=False):
-        learner = Learner(model, past_M, how)
+        learner = Learner(model, past_M, how, symbols)
         text = torch.cat([past_M, targets_N])
         state: State = None
         for start in range(0, len(targets_N), how.every):
@@ -126,8 +138,12 @@ def pieces(
             inputs_S = text[first - 1 : first - 1 + len(targets_S)].long()
             logits_BSV, state = model(inputs_S[None], state)
             state = detach(state)
-            yield logits_BSV[0].detach(), targets_S
-            learner.step(logits_BSV[0], targets_S)
+            logits_SV = logits_BSV[0]
+            if learner.mixing:
+                learner.mixing.read(inputs_S.tolist())
+                logits_SV = learner.mixing.mix(logits_SV)
+            yield logits_SV.detach(), targets_S
+            learner.step(logits_SV, targets_S)
 
 
 def root_mean_squares(
@@ -166,11 +182,12 @@ def scores(
     past_M: Tensor,
     targets_N: Tensor,
     how: "Dynamic",
+    symbols: str,
     advance: Callable[[int], object] = lambda characters: None,
 ) -> Scores:
     """Return the scores of a text, learning on the way; arguments and errors as in `pieces`."""
     parts: list[Scores] = []
-    for logits_SV, targets_S in pieces(model, past_M, targets_N, how):
+    for logits_SV, targets_S in pieces(model, past_M, targets_N, how, symbols):
         parts.append(score(logits_SV, targets_S))
         advance(len(targets_S))
     return torch.cat([nats for nats, _ in parts]), torch.cat([right for _, right in parts])

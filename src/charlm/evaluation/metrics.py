@@ -140,8 +140,8 @@ def excerpt(log_p_RV: Floats, holdout: "Ids", symbols: str, characters: int) -> 
         characters: of the excerpt; fewer if there are no more.
 
     Returns:
-        `text`; `bits` of each character; the likeliest symbols at its place as `guesses`, with
-        their probabilities in `percent`.
+        `text`; the place of its `first` character among the targets; `bits` of each character; the
+        likeliest symbols at its place as `guesses`, with their probabilities in `percent`.
     """
     first = min(BEFORE, max(0, len(log_p_RV) - characters))
     log_p_PV = np.asarray(log_p_RV[first : first + characters], dtype=np.float64)
@@ -151,6 +151,7 @@ def excerpt(log_p_RV: Floats, holdout: "Ids", symbols: str, characters: int) -> 
     percent_PG = 100 * np.exp(np.take_along_axis(log_p_PV, best_PG, axis=1))
     return {
         "text": "".join(symbols[place] for place in targets_P),
+        "first": first,
         "bits": [round(value, 2) for value in bits_P.tolist()],
         "guesses": ["".join(symbols[place] for place in row) for row in best_PG],
         "percent": [[round(share) for share in row] for row in percent_PG.tolist()],

@@ -95,7 +95,7 @@ def measure_dynamic(
     found = []
     for run in results[entry.model]["runs"]:
         model, _ = saved_model.load(models / entry.model / run["name"], device)
-        nats_N, _ = dynamic.scores(model, past_M, targets_N, entry.step)
+        nats_N, _ = dynamic.scores(model, past_M, targets_N, entry.step, symbols)
         found.append(_content(run, run["parameters"]) | holdout.content(nats_N.numpy()))
     return found
 

@@ -59,6 +59,7 @@ class Result:
         pieces: bits per character of each piece of validation; none where no array has them.
         curve: rows of curve.csv; none for an ensemble, and for a model that only counts.
         activations: content of activations.json; {} likewise.
+        learning: content of learning.json; {} likewise.
         ensemble: content of ensemble.json; None for a run.
         dynamic: content of dynamic.json; None without dynamic evaluation.
         repeats: contents of metrics.json of runs that differ from this one by their seed alone.
@@ -72,6 +73,7 @@ class Result:
     pieces: list[float]
     curve: list[dict[str, float]]
     activations: dict[str, Any]
+    learning: dict[str, Any]
     ensemble: dict[str, Any] | None
     dynamic: dict[str, Any] | None
     repeats: list[dict[str, Any]]
@@ -115,6 +117,7 @@ def read_result(
         pieces=pieces(log_p_RV),
         curve=read_curve(folder / "curve.csv"),
         activations=_read_if_there(folder / "activations.json") or {},
+        learning=_read_if_there(folder / "learning.json") or {},
         ensemble=_read_if_there(folder / "ensemble.json"),
         dynamic=_read_if_there(folder / "dynamic.json") or None,
         repeats=[read_json(results / repeat / "metrics.json") for repeat in repeats],

@@ -90,12 +90,24 @@ def page(findings: Findings, rows: list[Row]) -> str:
         given=details.GIVEN,
         detailed=[result for result in results if result.details],
         costly=costly(findings.groupings, results),
-        excerpts={result.name: result.excerpt for result in results},
+        excerpts={result.name: result.excerpt | learning(result) for result in results},
         # Their axes are logarithmic, and the losses on a text of one symbol are zero.
         curves=figures.learning_picture(results, rows) if trained and uniform else "",
         ladder=figures.ladder_picture(rows, entropy, published["literature"] if published else {}),
         start=figures.start_picture(results, uniform) if trained and uniform else "",
     )
+
+
+def learning(result: Result) -> dict[str, Any]:
+    """Return the `steps` of a model's training and the bits of its excerpt at each, `learning`.
+
+    Nothing if the model was not watched, or not on all of the excerpt.
+    """
+    first, length = result.excerpt["first"], len(result.excerpt["bits"])
+    rows = [bits[first : first + length] for bits in result.learning.get("bits", [])]
+    if not rows or len(rows[0]) < length:
+        return {}
+    return {"steps": result.learning["steps"], "learning": rows}
 
 
 def costly(

@@ -174,7 +174,7 @@ def test_scale_picks_sizes_and_training(content):
         (
             "dynamic.kneser_ney",
             {"every": 40, "learning_rate": 0.1, "epsilon": 0.1, "decay": 0.0}
-            | {"statistics": 9, "recount": 9},
+            | {"statistics": 9, "recount": 9, "context_rate": 0.0},
             "params.yaml: dynamic.kneser_ney: unknown run 'kneser_ney' (allowed: perceptron_",
         ),
         (

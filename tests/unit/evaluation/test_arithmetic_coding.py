@@ -69,11 +69,20 @@ def test_every_model_compresses_next_to_nothing(name, text):
     assert arithmetic_coding.restore(model, content, LETTERS, WEIGHTS) == text
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.05])
 @pytest.mark.parametrize("name", ["lstm", "mixture"])
-def test_a_model_that_learns_compresses_to_its_adaptive_loss(name):
+def test_a_model_that_learns_compresses_to_its_adaptive_loss(name, rate):
     """The decoder learns what the coder learned; who has learned already reads another text."""
     past, text = LETTERS.encode("gfedcba" * 9).tolist(), "abacabadabacabae" * 12
-    how = Dynamic(every=5, learning_rate=0.01, epsilon=1e-3, decay=0.01, statistics=40, recount=20)
+    how = Dynamic(
+        every=5,
+        learning_rate=0.01,
+        epsilon=1e-3,
+        decay=0.01,
+        statistics=40,
+        recount=20,
+        context_rate=rate,
+    )
     lessons, ids = arithmetic_coding.Lessons(past, how), LETTERS.encode(text).tolist()
 
     def fresh():
@@ -83,7 +92,8 @@ def test_a_model_that_learns_compresses_to_its_adaptive_loss(name):
     model = fresh()
     content = arithmetic_coding.compress(model, ids, past[-1], LETTERS, WEIGHTS, lessons=lessons)
     assert arithmetic_coding.restore(fresh(), content, LETTERS, WEIGHTS, lessons=lessons) == text
-    nats, _ = dynamic.scores(fresh(), torch.tensor(past), torch.tensor(ids), how)
+    symbols = LETTERS.symbols
+    nats, _ = dynamic.scores(fresh(), torch.tensor(past), torch.tensor(ids), how, symbols)
     bits = nats.sum().item() / math.log(2)
     assert 8 * (len(content) - arithmetic_coding.HEADER.size) == pytest.approx(
         bits, abs=10, rel=0.002

@@ -19,23 +19,32 @@ N = 2000
 """Characters of the holdout."""
 
 WEIGHTS = "0" * 64
-HOW = Dynamic(every=50, learning_rate=1e-4, epsilon=1e-3, decay=0.01, statistics=200, recount=500)
-LEARNERS = ("lstm", "mixture")
-CASES = [*NAMES, *(f"{name}, dynamic" for name in LEARNERS)]
+HOW = Dynamic(
+    every=50,
+    learning_rate=1e-4,
+    epsilon=1e-3,
+    decay=0.01,
+    statistics=200,
+    recount=500,
+    context_rate=0.0,
+)
+MIXING = HOW.model_copy(update={"context_rate": 0.03})
+LEARNERS = {"lstm, dynamic": HOW, "mixture, dynamic with context mixing": MIXING}
+CASES = [*NAMES, *LEARNERS]
 
 
 class Case:
     """A model of the zoo with fresh weights, static or learning on the way."""
 
     def __init__(self, case, corpus_ids, corpus_text):
-        self.name, _, learns = case.partition(", ")
+        self.name, self.how = case.partition(", ")[0], LEARNERS.get(case)
         self.vocabulary = Vocabulary("".join(sorted(set(corpus_text))))
+        self.symbols = self.vocabulary.symbols
         self.past_M = corpus_ids["train"][-5000:].long()
         self.first = int(self.past_M[-1])
         self.targets_N = torch.cat([corpus_ids["validation"], corpus_ids["test"]])[:N].long()
         self.model, self.block = build(self.name, len(self.vocabulary))
         self.model.recount(self.past_M)
-        self.how = HOW if learns else None
 
     def fresh(self):
         """What has learned is not what it was."""
@@ -44,7 +53,7 @@ class Case:
     def log_p_NV(self, targets_N):
         """Return what is said at each place, by the code that the reported losses come from."""
         if self.how:
-            pieces = dynamic.pieces(self.fresh(), self.past_M, targets_N, self.how)
+            pieces = dynamic.pieces(self.fresh(), self.past_M, targets_N, self.how, self.symbols)
             return torch.cat([logits_SV for logits_SV, _ in pieces]).log_softmax(-1)
         rows_NV = torch.empty(len(targets_N), len(self.vocabulary))
         with torch.no_grad():
@@ -53,7 +62,8 @@ class Case:
 
     def nats(self):
         if self.how:
-            return dynamic.scores(self.fresh(), self.past_M, self.targets_N, self.how)[0]
+            text = self.past_M, self.targets_N
+            return dynamic.scores(self.fresh(), *text, self.how, self.symbols)[0]
         with torch.no_grad():
             return loss.streaming(self.model, self.with_first(self.targets_N))[0]
 

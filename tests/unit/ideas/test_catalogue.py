@@ -51,6 +51,7 @@ DYNAMIC = {
     "decay": 0.005,
     "statistics": 600,
     "recount": 5000,
+    "context_rate": 0.0,
 }
 START = idea(change={"entry": "bigram", "steps": 10, "validate_every": 5})
 

@@ -88,10 +88,14 @@ PUBLISHED = {
 }
 EXCERPT = {
     "text": "Go <b>\n",
+    "first": 1,
     "bits": [0.5, 9.0, 1.0, 2.0, 3.0, 0.0, 4.0],
     "guesses": ["G<", "ox", " n", "<b", "bB", "> ", "\n "],
     "percent": [[70, 3]] * 7,
 }
+
+
+LEARNING = {"steps": [0, 10], "bits": [[6.0] * 9, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]]}
 
 
 def metrics(nats):
@@ -123,6 +127,7 @@ def result(name, nats, *, by_steps=True, initial=4.2, **more):
         "pieces": [],
         "curve": curve if by_steps else [],
         "activations": activations if by_steps else {},
+        "learning": LEARNING if by_steps else {},
         "ensemble": None,
         "dynamic": None,
         "repeats": [],

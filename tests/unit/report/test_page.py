@@ -262,6 +262,15 @@ def test_an_excerpt_shows_what_each_character_cost_and_stays_text(plain):
     excerpts = json.loads(content)
     assert list(excerpts) == ["better", "middle", "worse"]
     assert excerpts["better"]["text"] == "Go <b>\n"
+    # Of what was kept while it was trained, the part that is shown.
+    assert excerpts["better"]["steps"] == [0, 10]
+    assert excerpts["better"]["learning"][1] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+
+
+def test_an_excerpt_beyond_what_was_kept_has_no_slider():
+    long = {"text": "a" * 9, "first": 1, "bits": [1.0] * 9}
+    assert page.learning(result("a", 1.0, excerpt=long)) == {}
+    assert page.learning(result("a", 1.0, learning={"steps": [], "bits": []})) == {}
 
 
 def test_a_zoo_of_any_size_has_a_page():

@@ -1,0 +1,85 @@
+"""Kills at random moments of a training on a GPU: does it end in the same bytes?
+
+    python -m benchmarks.kills                  writes benchmarks/kills_gpu.json
+
+`lstm` is trained once without a stop. Then it is trained again, killed (SIGKILL) at three random
+moments and called again each time, going on from its last checkpoint. Both files of weights must
+be the same.
+"""
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.common import GPU_SCALE, ON_GPU, RECORDS, ROOT, at_scale, train
+from benchmarks.machine import machine
+from charlm import saved_model
+from charlm.files import sha256, write_json
+from charlm.models.base import start_torch
+from charlm.training import checkpoint
+
+OUTPUT = RECORDS / "kills_gpu.json"
+KEPT = ROOT / checkpoint.FOLDER / "kills"
+NAME, KILLS, SEED = "lstm", 3, 1
+STEPS = 2000 if GPU_SCALE == "full" else 200
+EVERY_S = 0.5
+"""Seconds between two checkpoints."""
+
+
+def train_into(folder: Path) -> None:
+    """Train, or go on, and save the model."""
+    settings = at_scale(GPU_SCALE, **{f"models__{NAME}__{GPU_SCALE}__steps": STEPS})
+    model, config, *_ = train(
+        settings.run(NAME), start_torch(), kept=folder / "kept", seconds=EVERY_S
+    )
+    saved_model.save(folder, model, config)
+
+
+def killed(folder: Path, after: float) -> bool:
+    """Start the training, kill it after some seconds; return whether it was still running."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.kills", str(folder)], cwd=ROOT)
+    try:
+        process.wait(after)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    return False
+
+
+def main() -> None:
+    """Train without a stop and with kills, compare, and record."""
+    if not ON_GPU:
+        sys.exit("benchmarks.kills needs a CUDA device; none was found")
+    shutil.rmtree(KEPT, ignore_errors=True)
+    started = time.perf_counter()
+    killed(KEPT / "whole", float("inf"))
+    seconds = time.perf_counter() - started
+    moments = random.Random(SEED)
+    kills = [moments.uniform(0.3, 0.9) * seconds for _ in range(KILLS)]
+    ends = [killed(KEPT / "parts", after) for after in kills]
+    killed(KEPT / "parts", float("inf"))
+    digests = [sha256(KEPT / part / saved_model.WEIGHTS) for part in ("whole", "parts")]
+    record = {
+        "command": "python -m benchmarks.kills",
+        "machine": machine(start_torch()),
+        "run": NAME,
+        "steps": STEPS,
+        "seconds": round(seconds, 1),
+        "killed_after": [round(after, 1) for after, end in zip(kills, ends, strict=True) if end],
+        "same_bytes": digests[0] == digests[1],
+    }
+    write_json(OUTPUT, record)
+    print(record)
+    shutil.rmtree(KEPT)
+    sys.exit(not record["same_bytes"])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        train_into(Path(sys.argv[1]))
+    else:
+        main()

@@ -74,7 +74,7 @@ published-long: setup  ## the published runs that take hours, those not recorded
 	@python -m benchmarks.published
 
 gpu:  ## all figures that need a GPU, for MINUTES=9.5; again until all is recorded (docs/gpu.md)
-	@if [ -d wheels ]; then \
+	@if [ -d wheels ] && [ ! -d .venv ]; then \
 	  $(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target wheels/installed wheels/*.whl && \
 	  export PYTHONPATH=wheels/installed && \
 	  { [ -d data/encoded ] || { $(PYTHON) -m stages.download && $(PYTHON) -m stages.encode; }; } && \

@@ -103,7 +103,7 @@ def row(run: params.Run, device: torch.device, peaks: dict[str, float]) -> dict[
         model, fast = measure(run, device, graphs=True)
         torch.set_deterministic_debug_mode("default")
         _, free = measure(run, device, graphs=True)
-    except (RuntimeError, UserError) as error:
+    except (torch.OutOfMemoryError, UserError) as error:
         return {"error": str(error).splitlines()[0]}
     finally:
         torch.set_deterministic_debug_mode("error")

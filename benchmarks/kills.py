@@ -2,13 +2,15 @@
 
     python -m benchmarks.kills                  writes benchmarks/kills_gpu.json
 
-`lstm` is trained once without a stop. Then it is trained again, killed (SIGKILL) at three random
-moments and called again each time, going on from its last checkpoint. Both files of weights must
-be the same.
+`lstm` is trained once without a stop. Then it is trained again, killed (SIGKILL) three times at
+random moments after its start, and called again each time, going on from its last checkpoint. Both
+files of weights must be the same.
 """
 
+import math
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -42,11 +44,14 @@ def killed(folder: Path, after: float) -> bool:
     """Start the training, kill it after some seconds; return whether it was still running."""
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.kills", str(folder)], cwd=ROOT)
     try:
-        process.wait(after)
+        if process.wait(after):
+            sys.exit("a training failed: its message stands above")
     except subprocess.TimeoutExpired:
+        return True
+    finally:
+        # Also where this process is asked to end.
         process.kill()
         process.wait()
-        return True
     return False
 
 
@@ -54,14 +59,21 @@ def main() -> None:
     """Train without a stop and with kills, compare, and record."""
     if not ON_GPU:
         sys.exit("benchmarks.kills needs a CUDA device; none was found")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     shutil.rmtree(KEPT, ignore_errors=True)
     started = time.perf_counter()
-    killed(KEPT / "whole", float("inf"))
+    killed(KEPT / "whole", math.inf)
     seconds = time.perf_counter() - started
     moments = random.Random(SEED)
-    kills = [moments.uniform(0.3, 0.9) * seconds for _ in range(KILLS)]
-    ends = [killed(KEPT / "parts", after) for after in kills]
-    killed(KEPT / "parts", float("inf"))
+    kills: list[float] = []
+    while len(kills) < KILLS:
+        after = moments.uniform(0.3, 0.9) * seconds
+        if killed(KEPT / "parts", after):
+            kills.append(round(after, 1))
+        else:
+            # It came to its end first: the next one begins afresh.
+            shutil.rmtree(KEPT / "parts")
+    killed(KEPT / "parts", math.inf)
     digests = [sha256(KEPT / part / saved_model.WEIGHTS) for part in ("whole", "parts")]
     record = {
         "command": "python -m benchmarks.kills",
@@ -69,7 +81,7 @@ def main() -> None:
         "run": NAME,
         "steps": STEPS,
         "seconds": round(seconds, 1),
-        "killed_after": [round(after, 1) for after, end in zip(kills, ends, strict=True) if end],
+        "killed_after": kills,
         "same_bytes": digests[0] == digests[1],
     }
     write_json(OUTPUT, record)

@@ -3,8 +3,9 @@
     python -m benchmarks.on_gpu [--minutes N]
 
 It runs the parts below one after the other, those that are not recorded yet. Each writes its record
-as soon as it is known. When the minutes are over, the part that runs is asked to stop: a training
-saves a checkpoint. The next call goes on from there.
+as soon as it is known. When the minutes are over, the part that runs is asked to stop. The next
+call goes on with the trainings of `lowest` and `published` where they stopped, and begins the other
+parts, and the scoring of a seed, anew: those take a few minutes each.
 
 - `race`: seconds to nanoGPT's loss, windowed at 256;
 - `gpu`: characters per second and share of the device's peak, for every entry;
@@ -61,22 +62,23 @@ def main(minutes: float) -> None:
     """Measure what is missing until the minutes are over."""
     if not ON_GPU:
         sys.exit("make gpu needs a CUDA device; none was found")
-    end, device = time.monotonic() + 60 * minutes - STOP_S, start_torch()
+    end, device, failed = time.monotonic() + 60 * minutes - STOP_S, start_torch(), False
     for part in missing(device):
         left = end - time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{part[0]}", *part[1:]], cwd=ROOT
-        )
+        if left <= 0:
+            break
+        command = [sys.executable, "-m", f"benchmarks.{part[0]}", *part[1:]]
+        process = subprocess.Popen(command, cwd=ROOT)
         try:
-            status = process.wait(max(left, 0))
+            if process.wait(left):
+                click.echo(f"{' '.join(part)} failed: its message stands above", err=True)
+                failed = True
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
-            break
-        if status:
-            sys.exit(f"{' '.join(part)} failed: its message stands above")
     todo = [" ".join(part) for part in missing(device)]
     click.echo(f"left: {', '.join(todo)}; call it again" if todo else "all is recorded")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -263,7 +263,8 @@ def main(shared: bool, threads: int, names: tuple[str, ...]) -> None:
         try:
             result = RUNS[name](KEPT / name) if name in RUNS else SPREADS[name]()
         except Unfinished as left:
-            add(name, left.result | {"shared": shared})
+            if name not in done:
+                add(name, left.result | {"shared": shared})
             print(f"{name}: {left}; the same command goes on from there")
             sys.exit(left.stop.status)
         result["shared"] = shared

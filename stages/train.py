@@ -25,6 +25,7 @@ from charlm.errors import UserError
 from charlm.files import project_root, write_json
 
 if TYPE_CHECKING:
+    from charlm.evaluation.learning import Learning
     from charlm.training.job import Job
     from charlm.training.trainer import Point
 
@@ -77,8 +78,12 @@ def main(name: str) -> None:
             if training.resumed and training.first:
                 click.echo(f"{name}: going on after step {training.resumed:,}", err=True)
             start(tracker, training, settings)
-            fit(tracker, training)
+            learning = fit(tracker, training)
+            if training.first:
+                write_json(RESULTS / name / "learning.json", learning.content)
             training.save(MODELS / name, RESULTS / name)
+            if training.first:
+                learning.remove()
     finally:
         distributed.stop()
     if training.first:
@@ -110,32 +115,35 @@ def start(tracker: tracking.Tracker, training: "Job", settings: params.Params) -
     )
 
 
-def fit(tracker: tracking.Tracker, training: "Job") -> None:
-    """Train; keep what the beginning of the holdout costs at each point of the loss curve."""
+def fit(tracker: tracking.Tracker, training: "Job") -> "Learning":
+    """Train, and keep what the beginning of validation costs on the way."""
     import torch
 
     from charlm.evaluation.learning import Learning
     from charlm.training import checkpoint
 
-    name = training.run.name
-    # A model that is trained on all of the text knows the holdout.
-    watched = training.first and training.run.text == "train"
+    name = f"{training.run.name}-{training.identity[: checkpoint.DIGITS]}.learning.json"
+    before_N = training.train_N[-1:]
     learning = Learning(
-        torch.cat([training.train_N[-1:], training.validation_N]),
-        checkpoint.folder() / f"{name}-{training.identity[: checkpoint.DIGITS]}.learning.json",
-        training.resumed > 0,
+        torch.cat([before_N, training.validation_N]), checkpoint.folder() / name, training.resumed
     )
 
-    def see(point: "Point") -> None:
-        tracker.point(point)
-        if watched:
-            learning.see(training.model, point.step)
+    def see(step: int) -> None:
+        # A model that is trained on all of the text knows validation.
+        if training.first and training.run.text == "train":
+            learning.see(training.model, step)
 
-    training.fit(see, RESULTS / name)
-    if training.first:
-        steps = [point.step for point in training.curve] if watched else []
-        write_json(RESULTS / name / "learning.json", learning.content(steps))
-        learning.remove()
+    def on_point(point: "Point") -> None:
+        tracker.point(point)
+        # The first point is of the untrained model, but comes when it has taken steps already.
+        if point.step:
+            see(point.step)
+
+    if training.steps and not training.resumed:
+        see(0)
+    training.fit(on_point, RESULTS / training.run.name)
+    training.seconds -= learning.seconds
+    return learning
 
 
 @contextmanager

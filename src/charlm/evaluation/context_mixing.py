@@ -1,29 +1,29 @@
-"""Context mixing: a model's prediction, mixed with what followed earlier in like contexts.
+"""Context mixing: a model's prediction, corrected by what followed earlier in like contexts.
 
-At each place a text stands in K contexts (CONTEXTS): its last characters, its word and the words
-before, its line, its paragraph. Let n_k(w) be how often symbol w followed the latest places with
-context k, each of them worth FADING of the one after it. How much likelier w is there than the
-model says, and what the mixture says:
+Each place of a text stands in K contexts: what stands before it there (`Reader.read` lists them).
+For each context look at the latest L places where it occurred. The last counts 1, each earlier one
+FADING times the next; n_k(w) is the sum for those that symbol w followed, n_k that of all. Then
 
-    f_k(w) = log(1 + n_k(w) / (a p(w))) - log(1 + n_k / a)     n_k: the sum over all w
-    logits(w) = u_z0 log p(w) + sum over k of u_zk f_k(w)      u: Z x (1 + K)
+    q_k(w) = (n_k(w) + a p(w)) / (n_k + a)           p: what the model says
+    f_k(w) = log(q_k(w) / p(w))                      how much likelier context k makes w
+    logits(w) = u_z0 log p(w) + sum over k of (u_zk + v_ck) f_k(w)
 
-f_k is the logarithm of (n_k(w) + a p(w)) / (n_k + a), divided by p(w): nothing where a context is
-new. z is the kind of place: how many characters its word has so far, and whether a paragraph has
-just begun. A name at the beginning of a speech needs other weights than the middle of a word.
+f_k is 0 where a context is new. z is the kind of place: how many characters its word has so far,
+and whether this is the first line of a paragraph, which in a play is a speaker's name. c is what
+speaks for the context: one place, several with one follower, several with different ones.
 
-The weights u start from 1 for the model and SHARE for each context, and learn on the way: AdaGrad,
-one step after each piece, on the sum of its losses.
+At first u is 1 for the model and SHARE for each context, and v is 0. After each piece both take a
+step on the sum of its losses (AdaGrad): u <- u - rate g / (1 + sqrt(sum of all g^2 so far)).
 
 Source: Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", 2005 (weights
 selected by context); Mattern, "Mixing Strategies in Data Compression", 2012 (weighted
 log-probabilities); Duchi et al., "Adaptive Subgradient Methods", 2011 (AdaGrad).
 
 Shapes: M characters of the past, S of a piece, K contexts, L earlier places, V vocabulary, Z kinds
-of places.
+of places, C classes of what speaks for a context.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,25 +32,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 CONTEXTS = 10
-"""What `Reader.read` returns: K."""
+"""K."""
 
 LATEST = 32
 """Earlier places looked at in each context, L."""
 
 FADING = 0.85
-"""What an earlier place counts, where the next later one counts 1."""
 
 PRIOR = 0.5
-"""Characters that the model's prediction counts in a context, a."""
+"""What the model's prediction counts in a context, a: half a place."""
 
 SHARE = 0.1
-"""Weight of each context at first."""
 
 LETTERS = 4
-"""From so many characters on all words are of one kind, as far as weights are concerned."""
+"""From so many characters on, all words are of one kind."""
 
 PLACES = 2 * (LETTERS + 1)
 """Kinds of places, Z."""
+
+ONCE, AGREEING, DIFFERING = range(3)
+"""What speaks for a context, C."""
 
 SMALLEST = -80.0
 """Log-probabilities below are raised to it: exp of their negative must be a number."""
@@ -60,7 +61,7 @@ class Reader:
     """Reads a text character by character, and says in which contexts it stands.
 
     A word is of letters, digits and apostrophes, whatever their case. A paragraph ends with an
-    empty line. In a play its first line is the speaker's name.
+    empty line. Contexts are kept as hashes: equal ones stand for equal contexts.
 
     Args:
         symbols: of the vocabulary.
@@ -70,7 +71,7 @@ class Reader:
         ids = {symbol: place for place, symbol in enumerate(symbols)}
         self._folded = [ids.get(symbol.lower(), place) for place, symbol in enumerate(symbols)]
         self._in_words = [symbol.isalnum() or symbol == "'" for symbol in symbols]
-        self._newline = ids.get("\n")
+        self._newline, self._return = ids.get("\n"), ids.get("\r")
         self._last: tuple[int, ...] = ()
         # Hashes of what was read; of nothing it is 0.
         self._word, self._letters, self._words = 0, 0, (0, 0)
@@ -83,7 +84,7 @@ class Reader:
         return min(self._letters, LETTERS) + (LETTERS + 1) * self._begins
 
     def read(self, symbol: int) -> tuple[int, ...]:
-        """Read a character; return the contexts of the place behind it, as K hashes."""
+        """Read a character; return the K contexts of the place behind it."""
         self._last = *self._last[-9:], symbol
         if self._in_words[symbol]:
             self._word, self._letters = hash((self._word, self._folded[symbol])), self._letters + 1
@@ -91,24 +92,25 @@ class Reader:
             self._words, self._word, self._letters = (self._word, self._words[0]), 0, 0
         if symbol == self._newline:
             self._end_line()
-        else:
+        elif symbol != self._return:
             self._line, self._empty = hash((self._line, symbol)), False
+        # Behind a word its last character stands for it.
         word = hash((self._word, 0 if self._letters else symbol))
         before, earlier = self._words
         line = hash((self._line, self._begins))
-        # Who speaks; where a name is being read, who spoke before.
+        # Who speaks; while a paragraph begins, who spoke last.
         speaker, other = self._heads if self._begins else (self._head, self._heads[0])
         return (
-            hash(self._last[-6:]),
-            hash(self._last),
-            word,
-            hash((word, before)),
-            hash((word, before, earlier)),
-            hash((word, 0, earlier)),
-            line,
-            hash((word, self._begins or self._head)),
-            hash((line, speaker)),
-            hash((line, speaker, other)),
+            hash(self._last[-6:]),  # the last 6 characters
+            hash(self._last),  # the last 10
+            word,  # the word so far
+            hash((word, before)),  # and the word before it
+            hash((word, before, earlier)),  # and the two before it
+            hash((word, 0, earlier)),  # and the last but one alone
+            line,  # the line so far
+            hash((word, self._begins or self._head)),  # the word so far, and who speaks
+            hash((line, speaker)),  # the line so far, and who speaks, or spoke last
+            hash((line, speaker, other)),  # and who spoke before that
         )
 
     def _end_line(self) -> None:
@@ -121,36 +123,43 @@ class Reader:
 
 @dataclass
 class Index:
-    """Places of a text by the number of their context: those of the past sorted, others by name."""
+    """The places of a text by one of their contexts.
 
-    numbers_M: NDArray[np.int64]
-    places_M: NDArray[np.int64]
-    later: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    Attributes:
+        contexts_M: of the past, sorted.
+        places_M: in the order of these contexts; equal ones in the order of the text.
+        later: the latest places behind the past, by their context.
+    """
+
+    contexts_M: NDArray[np.int64]
+    places_M: NDArray[np.int32]
+    later: defaultdict[int, deque[int]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=LATEST))
+    )
 
     @classmethod
-    def of(cls, numbers_M: NDArray[np.int64]) -> "Index":
-        """Return the index of a text; `numbers_M` are the contexts of its places in order."""
-        places_M = np.argsort(numbers_M, kind="stable")
-        return cls(numbers_M[places_M], places_M)
+    def of(cls, contexts_M: NDArray[np.int64]) -> "Index":
+        """Return the index of a text; `contexts_M` are those of its places, in order."""
+        places_M = np.argsort(contexts_M, kind="stable").astype(np.int32)
+        return cls(contexts_M[places_M], places_M)
 
-    def find(self, numbers_S: NDArray[np.int64], start: int) -> list[list[int]]:
+    def find(self, contexts_S: NDArray[np.int64], start: int) -> list[list[int]]:
         """Return the latest places, latest first, before each of some new ones; add those.
 
         Args:
-            numbers_S: contexts of the new places.
+            contexts_S: of the new places.
             start: the first of them.
         """
-        firsts_S = np.searchsorted(self.numbers_M, numbers_S, side="left").tolist()
-        ends_S = np.searchsorted(self.numbers_M, numbers_S, side="right").tolist()
-        found = []
-        for place, number in enumerate(numbers_S.tolist(), start):
-            later = self.later[number]
-            latest = later[: -LATEST - 1 : -1]
+        firsts_S = np.searchsorted(self.contexts_M, contexts_S, side="left").tolist()
+        ends_S = np.searchsorted(self.contexts_M, contexts_S, side="right").tolist()
+        found: list[list[int]] = []
+        for first, end, context in zip(firsts_S, ends_S, contexts_S.tolist(), strict=True):
+            later = self.later[context]
+            latest = list(reversed(later))
             if missing := LATEST - len(latest):
-                first, end = firsts_S[place - start], ends_S[place - start]
                 latest += self.places_M[max(first, end - missing) : end][::-1].tolist()
+            later.append(start + len(found))
             found.append(latest)
-            later.append(place)
         return found
 
 
@@ -158,7 +167,7 @@ class ContextMixing:
     """Mixes what a model says, place after place.
 
     Attributes:
-        weights_ZK: u, which `step` changes; Z x (1 + K).
+        weights: u, Z x (1 + K), and v, C x K; `step` changes them.
 
     Args:
         symbols: of the vocabulary.
@@ -168,62 +177,76 @@ class ContextMixing:
 
     def __init__(self, symbols: str, past_M: Tensor, rate: float) -> None:
         self._rate, self._reader, self._symbols = rate, Reader(symbols), len(symbols)
-        self.weights_ZK = torch.full((PLACES, 1 + CONTEXTS), SHARE)
-        self.weights_ZK[:, 0] = 1.0
-        self.weights_ZK.requires_grad_()
-        self._squares_ZK = torch.zeros(PLACES, 1 + CONTEXTS)
+        weights_ZK = torch.full((PLACES, 1 + CONTEXTS), SHARE)
+        weights_ZK[:, 0] = 1.0
+        self.weights = [weights_ZK.requires_grad_(), torch.zeros(3, CONTEXTS, requires_grad=True)]
+        self._squares = [torch.zeros_like(weight) for weight in self.weights]
         self._ids: list[int] = []
-        numbers_MK, _ = self._contexts(past_M[:-1].tolist())
-        self._indices = [Index.of(numbers_M) for numbers_M in numbers_MK.T]
-        self._places_S = torch.zeros(0, dtype=torch.int64)
-        self._counts_SKV = torch.zeros(0, CONTEXTS, self._symbols)
+        contexts_MK, _ = self._contexts(past_M[:-1].tolist())
+        self._indices = [Index.of(contexts_M) for contexts_M in contexts_MK.T]
+        self._forget()
 
     def _contexts(self, ids: list[int]) -> tuple[NDArray[np.int64], list[int]]:
         """Read characters; return their contexts, S x K, and the kinds of their places."""
         self._ids += ids
-        numbers_SK, places = np.empty((len(ids), CONTEXTS), dtype=np.int64), []
-        for numbers_K, symbol in zip(numbers_SK, ids, strict=True):
-            numbers_K[:] = self._reader.read(symbol)
+        contexts_SK, places = np.empty((len(ids), CONTEXTS), dtype=np.int64), []
+        for contexts_K, symbol in zip(contexts_SK, ids, strict=True):
+            contexts_K[:] = self._reader.read(symbol)
             places.append(self._reader.place)
-        return numbers_SK, places
+        return contexts_SK, places
+
+    def _forget(self) -> None:
+        """Forget the places of a piece; the text stays known."""
+        self._places_S = torch.zeros(0, dtype=torch.int64)
+        self._classes_SK = torch.zeros(0, CONTEXTS, dtype=torch.int64)
+        self._counts_SKV = torch.zeros(0, CONTEXTS, self._symbols)
 
     def read(self, ids: list[int]) -> None:
         """Read characters; `mix` then speaks of the place behind each."""
         start = len(self._ids)
-        numbers_SK, places = self._contexts(ids)
-        counts_SKV = np.zeros((len(ids), CONTEXTS, self._symbols), dtype=np.float32)
+        contexts_SK, places = self._contexts(ids)
         follow_SKL = np.full((len(ids), CONTEXTS, LATEST), -1)
         for k, index in enumerate(self._indices):
-            for s, found in enumerate(index.find(numbers_SK[:, k], start)):
+            for s, found in enumerate(index.find(contexts_SK[:, k], start)):
                 follow_SKL[s, k, : len(found)] = [self._ids[place + 1] for place in found]
+        there_SKL = follow_SKL >= 0
+        counts_SKV = np.zeros((len(ids), CONTEXTS, self._symbols), dtype=np.float32)
         for earlier in range(LATEST):
-            s_P, k_P = np.nonzero(follow_SKL[:, :, earlier] >= 0)
+            s_P, k_P = np.nonzero(there_SKL[:, :, earlier])
             # No place and context is there twice, so no addition is lost.
             counts_SKV[s_P, k_P, follow_SKL[s_P, k_P, earlier]] += FADING**earlier
+        differ_SK = (there_SKL & (follow_SKL != follow_SKL[:, :, :1])).any(axis=2)
+        classes_SK = np.where(there_SKL.sum(axis=2) > 1, AGREEING, ONCE)
+        classes_SK = np.where(differ_SK, DIFFERING, classes_SK)
         self._places_S = torch.cat([self._places_S, torch.tensor(places, dtype=torch.int64)])
+        self._classes_SK = torch.cat([self._classes_SK, torch.from_numpy(classes_SK)])
         self._counts_SKV = torch.cat([self._counts_SKV, torch.from_numpy(counts_SKV)])
 
     def mix(self, logits_SV: Tensor) -> Tensor:
-        """Return logits that say more than those of the model.
+        """Return the logits of the mixture.
 
         Args:
-            logits_SV: of the model, at the last S places that were read and not forgotten.
+            logits_SV: of the model, at the last S places that were read since the last step.
         """
-        last = len(logits_SV)
-        counts_SKV = self._counts_SKV[-last:].to(logits_SV.device)
+        last, device = len(logits_SV), logits_SV.device
+        weights_ZK, weights_CK = self.weights
+        weights_SK = weights_ZK[self._places_S[-last:]]
+        more_SK = weights_CK.gather(0, self._classes_SK[-last:])
+        weights_SK = torch.cat([weights_SK[:, :1], weights_SK[:, 1:] + more_SK], dim=1).to(device)
+        counts_SKV = self._counts_SKV[-last:].to(device)
         log_p_S1V = logits_SV.log_softmax(-1).clamp(min=SMALLEST)[:, None]
-        more_SKV = (counts_SKV / PRIOR * (-log_p_S1V).exp()).log1p()
-        more_SKV = more_SKV - (counts_SKV.sum(-1, keepdim=True) / PRIOR).log1p()
-        weights_SK1 = self.weights_ZK[self._places_S[-last:]].to(logits_SV.device)[..., None]
-        return (weights_SK1 * torch.cat([log_p_S1V, more_SKV], dim=1)).sum(dim=1)
+        likelier_SKV = (counts_SKV / PRIOR * (-log_p_S1V).exp()).log1p()
+        likelier_SKV = likelier_SKV - (counts_SKV.sum(-1, keepdim=True) / PRIOR).log1p()
+        return (weights_SK[..., None] * torch.cat([log_p_S1V, likelier_SKV], dim=1)).sum(dim=1)
 
-    def step(self, gradient_ZK: Tensor) -> None:
-        """Change the weights, and forget what was read.
+    def step(self, gradients: list[Tensor]) -> None:
+        """Change the weights, and forget the places.
 
         Args:
-            gradient_ZK: of the summed losses of a piece.
+            gradients: of the weights, from the summed losses of a piece.
         """
         with torch.no_grad():
-            self._squares_ZK.addcmul_(gradient_ZK, gradient_ZK)
-            self.weights_ZK -= self._rate * gradient_ZK / (self._squares_ZK.sqrt() + 1)
-        self._places_S, self._counts_SKV = self._places_S[:0], self._counts_SKV[:0]
+            for weight, squares, slope in zip(self.weights, self._squares, gradients, strict=True):
+                squares.addcmul_(slope, slope)
+                weight -= self._rate * slope / (1 + squares.sqrt())
+        self._forget()

@@ -97,14 +97,21 @@ class Learner:
         """
         loss = functional.cross_entropy(logits_SV, targets_S)
         if not torch.isfinite(loss):
-            raise UserError(f"its loss is {float(loss.detach())}: lower learning_rate")
-        mixing = [self.mixing.weights_ZK] if self.mixing else []
-        gradients = list(torch.autograd.grad(loss, self._weights + mixing, allow_unused=True))
+            raise UserError(
+                f"its loss is {float(loss.detach())}: lower learning_rate, or context_rate"
+            )
+        count, mixing = len(self._weights), self.mixing.weights if self.mixing else []
+        gradients = torch.autograd.grad(loss, [*self._weights, *mixing], allow_unused=True)
         if self.mixing:
-            self.mixing.step(gradients.pop() * len(targets_S))
+            self.mixing.step([slope * len(targets_S) for slope in gradients[count:]])
         with torch.no_grad():
             for weight, gradient, rate, pull, home in zip(
-                self._weights, gradients, self._rates, self._pulls, self._trained, strict=True
+                self._weights,
+                gradients[:count],
+                self._rates,
+                self._pulls,
+                self._trained,
+                strict=True,
             ):
                 if gradient is not None:
                     weight.addcmul_(gradient, rate, value=-1.0)

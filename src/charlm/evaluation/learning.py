@@ -1,9 +1,11 @@
-"""What each character of an excerpt costs a model at each point of its loss curve."""
+"""What the beginning of validation costs a model while it is trained."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from charlm.evaluation import loss
@@ -11,52 +13,60 @@ from charlm.files import read_json, write_json
 from charlm.models.base import LanguageModel
 
 CHARACTERS = 2000
-"""Characters at the beginning of the holdout whose bits are kept."""
+"""Characters of validation whose bits are kept."""
+
+FURTHER = 1.4
+"""How many times the steps of the last point the next one has at least: losses fall like that."""
+
+MOST = 99.9
+"""Bits of a character that are kept at most, and of one without a number."""
 
 
 class Learning:
-    """Keeps the bits of the first characters of a text, point after point.
+    """Keeps the bits of the first characters of validation at some steps of a training.
 
-    A training that was stopped meets its earlier points again, when its model is not what it was at
-    them. So what was found is kept in a file until the end.
+    A training that was stopped has them in a file beside its checkpoint. It meets its earlier
+    points again, when its model is not any more what it was at them: those are passed over.
 
     Attributes:
         points: for each step the bits of the characters, streaming, rounded to a tenth.
+        seconds: that scoring took in this process.
 
     Args:
-        ids_N: the character before the text, then the text, on the device of the model.
+        ids_N: the character before validation, then validation, on the device of the model.
         file: where points are kept.
-        resumed: whether the training goes on from a checkpoint; another one begins without points.
+        resumed: step of the checkpoint that the training goes on from; 0 begins without points.
     """
 
-    def __init__(self, ids_N: Tensor, file: Path, resumed: bool) -> None:
-        self._ids_N, self._file = ids_N[: 1 + CHARACTERS], file
+    def __init__(self, ids_N: Tensor, file: Path, resumed: int) -> None:
+        self._ids_N, self._file, self._resumed = ids_N[: 1 + CHARACTERS], file, resumed
         kept = read_json(file) if resumed and file.is_file() else {}
         self.points: dict[int, list[float]] = {int(step): bits for step, bits in kept.items()}
+        self.seconds = 0.0
 
     def see(self, model: LanguageModel, step: int) -> None:
-        """Score the text with the model of a step, unless it was done before the training stopped.
+        """Score with the weights of a step, if it is far enough from the last point.
 
         Args:
             model: in training or evaluation mode, in which it is left.
             step: of its training.
         """
-        if step in self.points:
+        past = step <= self._resumed and self._resumed
+        if past or (self.points and step < FURTHER * max(*self.points, 1)):
             return
-        was_training = model.training
+        started, was_training = time.perf_counter(), model.training
         model.eval()
         nats_N, _ = loss.streaming(model, self._ids_N)
         model.train(was_training)
-        self.points[step] = [round(bits, 1) for bits in (nats_N / math.log(2)).tolist()]
+        bits_N = torch.nan_to_num(nats_N / math.log(2), nan=MOST).clamp(max=MOST)
+        self.points[step] = [round(bits, 1) for bits in bits_N.tolist()]
         write_json(self._file, self.points)
+        self.seconds += time.perf_counter() - started
 
-    def content(self, steps: list[int]) -> dict[str, Any]:
-        """Return what learning.json holds: `steps`, and `bits` of the characters at each.
-
-        Args:
-            steps: of the points of the loss curve.
-        """
-        return {"steps": steps, "bits": [self.points[step] for step in steps]}
+    @property
+    def content(self) -> dict[str, Any]:
+        """What learning.json holds: `steps`, and the `bits` of the characters at each."""
+        return {"steps": [*self.points], "bits": [*self.points.values()]}
 
     def remove(self) -> None:
         """Remove the file, once the results are written."""

@@ -99,15 +99,18 @@ def page(findings: Findings, rows: list[Row]) -> str:
 
 
 def learning(result: Result) -> dict[str, Any]:
-    """Return the `steps` of a model's training and the bits of its excerpt at each, `learning`.
+    """Return the `steps` of a model's training and the bits of its excerpt at each but the last.
 
-    Nothing if the model was not watched, or not on all of the excerpt.
+    Nothing if the model was not watched, or not on all of the excerpt. The last step is that of the
+    finished model.
     """
     first, length = result.excerpt["first"], len(result.excerpt["bits"])
-    rows = [bits[first : first + length] for bits in result.learning.get("bits", [])]
-    if not rows or len(rows[0]) < length:
+    total = int(result.curve[-1]["step"]) if result.curve else 0
+    points = zip(*(result.learning.get(key, []) for key in ("steps", "bits")), strict=True)
+    rows = {step: bits[first : first + length] for step, bits in points if step < total}
+    if not rows or any(len(bits) < length for bits in rows.values()):
         return {}
-    return {"steps": result.learning["steps"], "learning": rows}
+    return {"steps": [*rows, total], "learning": [*rows.values()]}
 
 
 def costly(

@@ -78,6 +78,11 @@ class LongRun:
         return int(self.content["steps"])
 
     @property
+    def unfinished(self) -> bool:
+        """Whether it was stopped, so that there is its curve alone."""
+        return bool(self.content.get("unfinished"))
+
+    @property
     def curve(self) -> dict[int, dict[str, float]]:
         """The points of its loss curve, by step."""
         return {int(point["step"]): point for point in self.content["curve"]}
@@ -301,7 +306,7 @@ def _ratio(answer: Answer) -> Answer:
 def seconds(figure: "Figure", evidence: Evidence) -> Answer:
     """The seconds of an epoch, in a long run of so many epochs."""
     for run in evidence.long_runs(figure.entry):
-        if run.steps != figure.at * run.content.get("steps_per_epoch", 0):
+        if run.unfinished or run.steps != figure.at * run.content.get("steps_per_epoch", 0):
             continue
         # What ran beside other work says nothing of speed.
         if run.content["shared"]:
@@ -361,7 +366,8 @@ def _fit(figure: "Figure", evidence: Evidence) -> tuple[list[LongRun], list[Long
         return sum(abs(run.curve[step]["batch_nats"] - curve[step]) for step in common)
 
     runs = evidence.long_runs(figure.entry)
-    fewest = min((run.steps for run in runs), default=0)
+    # One that was stopped early says nothing of its sizes.
+    fewest = min((run.steps for run in runs if not run.unfinished), default=0)
     tried = [run for run in runs if run.steps == fewest]
     nearest = min(tried, key=misfit, default=None)
     return tried, [run for run in runs if nearest and run.sizes == nearest.sizes]
@@ -383,7 +389,7 @@ def last_batch(figure: "Figure", evidence: Evidence) -> Answer:
     if point := evidence.point(name, step):
         return Answer(point["batch_nats"], full_pass=evidence.full_pass(name, "train"))
     for run in evidence.long_runs(name):
-        if run.steps == step:
+        if run.steps == step and not run.unfinished:
             nats = run.curve[step]["batch_nats"]
             return Answer(nats, None, run.command, run.time, run.full_pass)
     return Answer(command=LONG_RUNS, remark=FOR_GPU)

@@ -96,9 +96,13 @@ def test_the_formula_by_hand():
     """Behind a space came `b`, `c` and `b` again; one context by itself has a weight."""
     found = ContextMixing(" bc", torch.tensor([0, 1, 0, 2, 0, 1, 0]), 0.1)
     found.read([0])
+    weights_ZK, weights_CK = found.weights
     with torch.no_grad():
-        found.weights_ZK[:] = 0
-        found.weights_ZK[:, [0, 1 + NAMES.index("word")]] = 1.0
+        weights_ZK[:] = 0
+        # Different symbols followed, so these two weights make one.
+        weights_ZK[:, 0], weights_ZK[:, 1 + NAMES.index("word")] = 1.0, 0.75
+        weights_CK[context_mixing.DIFFERING, NAMES.index("word")] = 0.25
+        weights_CK[context_mixing.AGREEING, NAMES.index("word")] = 9.0
     p_V, fading, prior = torch.tensor([0.5, 0.25, 0.25]), context_mixing.FADING, 0.5
     assert prior == context_mixing.PRIOR
     counts_V = torch.tensor([0.0, 1 + fading**2, fading])
@@ -113,7 +117,7 @@ def test_places_of_the_past_and_later_ones_count_alike():
     for cut in (2, 100, len(ids) - 1):
         found = ContextMixing(VOCABULARY.symbols, torch.tensor(ids[:cut]), 0.1)
         found.read(ids[cut - 1 : -1])
-        found.step(torch.zeros(found.weights_ZK.shape))
+        found.step([torch.zeros_like(weight) for weight in found.weights])
         found.read(ids[-1:])
         said.append(found.mix(UNIFORM))
     assert torch.equal(said[0], said[1])
@@ -133,15 +137,45 @@ def test_piece_by_piece_it_says_what_it_says_of_many():
 
 def test_a_step_raises_the_weights_of_contexts_that_were_right():
     found = mixing(PLAY)
-    before = found.weights_ZK.detach().clone()
+    before = [weight.detach().clone() for weight in found.weights]
     target = torch.tensor([VOCABULARY.symbols.index(" ")])
     loss = torch.nn.functional.cross_entropy(found.mix(UNIFORM), target)
-    (gradient_ZK,) = torch.autograd.grad(loss, [found.weights_ZK])
-    found.step(gradient_ZK)
-    assert (found.weights_ZK >= before).all()
-    assert (found.weights_ZK > before).sum() > 5
+    slopes = torch.autograd.grad(loss, found.weights)
+    found.step(list(slopes))
+    for weight, old, slope in zip(found.weights, before, slopes, strict=True):
+        assert (weight >= old).all()
+        expected = old - 0.1 * slope / (1 + slope.abs())
+        torch.testing.assert_close(weight.detach(), expected)
+        assert (weight > old).any()
     found.read(target.tolist())
     assert found.mix(UNIFORM).shape == UNIFORM.shape
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ab", context_mixing.ONCE),
+        ("ab ab", context_mixing.AGREEING),
+        ("ab ac", context_mixing.DIFFERING),
+    ],
+)
+def test_what_speaks_for_a_context_is_told_apart(text, expected):
+    """Behind `a`, which has one follower, one twice, or two."""
+    found = mixing(f"{text} a")
+    assert found._classes_SK[-1, NAMES.index("word")] == expected
+
+
+def test_lines_may_end_as_windows_ends_them():
+    def places(text):
+        reader, found = Reader("\n\rab"), []
+        for symbol in text:
+            reader.read("\n\rab".index(symbol))
+            if symbol != "\r":
+                found.append(reader.place)
+        return found
+
+    text = "a\nb\n\na\nb\n"
+    assert places(text) == places(text.replace("\n", "\r\n"))
 
 
 def test_what_a_model_rules_out_stays_finite():

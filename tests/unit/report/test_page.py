@@ -263,7 +263,7 @@ def test_an_excerpt_shows_what_each_character_cost_and_stays_text(plain):
     assert list(excerpts) == ["better", "middle", "worse"]
     assert excerpts["better"]["text"] == "Go <b>\n"
     # Of what was kept while it was trained, the part that is shown.
-    assert excerpts["better"]["steps"] == [0, 10]
+    assert excerpts["better"]["steps"] == [0, 10, 20]
     assert excerpts["better"]["learning"][1] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
 
 

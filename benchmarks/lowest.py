@@ -48,17 +48,19 @@ ROOT = Path(stages.__file__).parent.parent
 ENCODED = ROOT / "data/encoded"
 SEEDS = (1, 2, 3)
 LONGER: dict[str, dict[str, Any]] = {
-    "lstm__quick": {"hidden": 512, "steps": 3300, "dropout": 0.2, "input_dropout": 0.1}
+    "models__lstm__quick": {"hidden": 512, "steps": 3300, "dropout": 0.2, "input_dropout": 0.1}
     | {"learning_rate": 4e-3},
-    "ngram_lstm__quick": {"steps": 5800, "dropout": 0.3, "input_dropout": 0.15, "folds": 50},
-    "ngram_lstm__training": {"batch": 22, "block": 96},
+    "models__ngram_lstm__quick": {"steps": 5800, "dropout": 0.3, "input_dropout": 0.15}
+    | {"folds": 50},
+    "models__ngram_lstm__training": {"batch": 22, "block": 96},
+    "dynamic__mixture": {"every": 20, "learning_rate": 1.3e-3},
 }
 PLANS: dict[str, params.Params] = {
     "quick": at_scale("quick"),
     "five minutes": at_scale(
         "quick",
         **{
-            f"models__{section}__{key}": value
+            f"{section}__{key}": value
             for section, changes in LONGER.items()
             for key, value in changes.items()
         },

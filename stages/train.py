@@ -36,7 +36,7 @@ ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 @model_option("A run of params.yaml.")
 @one_line_errors
 def main(name: str) -> None:
-    """Train a run into models/RUN/, its loss curve and activations into results/RUN/.
+    """Train a run into models/RUN/, and write its curve and what it did to results/RUN/.
 
     The sizes and the training are those of `scale` in params.yaml, on the fastest device of this
     machine. A stopped training goes on from its last checkpoint. Several processes share a training
@@ -116,7 +116,7 @@ def start(tracker: tracking.Tracker, training: "Job", settings: params.Params) -
 
 
 def fit(tracker: tracking.Tracker, training: "Job") -> "Learning":
-    """Train, and keep what the beginning of validation costs on the way."""
+    """Train, and keep what the beginning of validation costs on the way, outside of its seconds."""
     import torch
 
     from charlm.evaluation.learning import Learning
@@ -135,7 +135,7 @@ def fit(tracker: tracking.Tracker, training: "Job") -> "Learning":
 
     def on_point(point: "Point") -> None:
         tracker.point(point)
-        # The first point is of the untrained model, but comes when it has taken steps already.
+        # The point of step 0 is reported after the first steps, when the model has changed.
         if point.step:
             see(point.step)
 
@@ -170,7 +170,7 @@ def ended(tracker: tracking.Tracker, name: str, shown: bool) -> Iterator[None]:
 
 
 def publish(tracker: tracking.Tracker, training: "Job") -> None:
-    """Send what the training left to MLflow, note its seconds, and say how it ended."""
+    """Send weights, curve and activations to MLflow, note the seconds, and say how it ended."""
     from charlm import saved_model
 
     name, seconds = training.run.name, training.seconds

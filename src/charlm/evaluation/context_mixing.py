@@ -1,16 +1,17 @@
-"""Context mixing: a model's prediction, corrected by what followed earlier in like contexts.
+"""Context mixing: a model's prediction, corrected by what followed earlier in the same contexts.
 
-Each place of a text stands in K contexts: what stands before it there (`Reader.read` lists them).
-For each context look at the latest L places where it occurred. The last counts 1, each earlier one
-FADING times the next; n_k(w) is the sum for those that symbol w followed, n_k that of all. Then
+Each position of a text has K contexts, made of what stands before it; `Reader.read` lists them. For
+each look at the latest L positions where it occurred. The last counts 1, each earlier one FADING
+times the next; n_k(w) is the sum for those that symbol w followed, n_k that of all. Then
 
     q_k(w) = (n_k(w) + a p(w)) / (n_k + a)           p: what the model says
     f_k(w) = log(q_k(w) / p(w))                      how much likelier context k makes w
     logits(w) = u_z0 log p(w) + sum over k of (u_zk + v_ck) f_k(w)
 
-f_k is 0 where a context is new. z is the kind of place: how many characters its word has so far,
-and whether this is the first line of a paragraph, which in a play is a speaker's name. c is what
-speaks for the context: one place, several with one follower, several with different ones.
+z is the kind of position: how many characters its word has so far, and whether this is the first
+line of a paragraph, which in a play is a speaker's name. c is the evidence: the context occurred
+once; several times, always followed by the same symbol; or by different ones. Where it never
+occurred, f_k is 0.
 
 At first u is 1 for the model and SHARE for each context, and v is 0. After each piece both take a
 step on the sum of its losses (AdaGrad): u <- u - rate g / (1 + sqrt(sum of all g^2 so far)).
@@ -19,8 +20,8 @@ Source: Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compress
 selected by context); Mattern, "Mixing Strategies in Data Compression", 2012 (weighted
 log-probabilities); Duchi et al., "Adaptive Subgradient Methods", 2011 (AdaGrad).
 
-Shapes: M characters of the past, S of a piece, K contexts, L earlier places, V vocabulary, Z kinds
-of places, C classes of what speaks for a context.
+Shapes: M characters of the past, S of a piece, K contexts, L earlier positions, V vocabulary, Z
+kinds of positions, C classes of evidence.
 """
 
 from collections import defaultdict, deque
@@ -35,30 +36,30 @@ CONTEXTS = 10
 """K."""
 
 LATEST = 32
-"""Earlier places looked at in each context, L."""
+"""Earlier positions looked at in each context, L."""
 
 FADING = 0.85
 
 PRIOR = 0.5
-"""What the model's prediction counts in a context, a: half a place."""
+"""What the model's prediction counts in a context, a: half of its latest position."""
 
 SHARE = 0.1
 
 LETTERS = 4
-"""From so many characters on, all words are of one kind."""
+"""Words of so many characters and more count alike."""
 
-PLACES = 2 * (LETTERS + 1)
-"""Kinds of places, Z."""
+KINDS = 2 * (LETTERS + 1)
+"""Kinds of positions, Z."""
 
 ONCE, AGREEING, DIFFERING = range(3)
-"""What speaks for a context, C."""
+"""Classes of evidence, C."""
 
 SMALLEST = -80.0
 """Log-probabilities below are raised to it: exp of their negative must be a number."""
 
 
 class Reader:
-    """Reads a text character by character, and says in which contexts it stands.
+    """Reads a text character by character, and names the contexts of each position.
 
     A word is of letters, digits and apostrophes, whatever their case. A paragraph ends with an
     empty line. Contexts are kept as hashes: equal ones stand for equal contexts.
@@ -68,8 +69,8 @@ class Reader:
     """
 
     def __init__(self, symbols: str) -> None:
-        ids = {symbol: place for place, symbol in enumerate(symbols)}
-        self._folded = [ids.get(symbol.lower(), place) for place, symbol in enumerate(symbols)]
+        ids = {symbol: id_ for id_, symbol in enumerate(symbols)}
+        self._folded = [ids.get(symbol.lower(), ids[symbol]) for symbol in symbols]
         self._in_words = [symbol.isalnum() or symbol == "'" for symbol in symbols]
         self._newline, self._return = ids.get("\n"), ids.get("\r")
         self._last: tuple[int, ...] = ()
@@ -79,12 +80,12 @@ class Reader:
         self._begins, self._head, self._heads = True, 0, (0, 0)
 
     @property
-    def place(self) -> int:
-        """The kind of this place, in [0, Z)."""
+    def kind(self) -> int:
+        """The kind of this position, in [0, Z)."""
         return min(self._letters, LETTERS) + (LETTERS + 1) * self._begins
 
     def read(self, symbol: int) -> tuple[int, ...]:
-        """Read a character; return the K contexts of the place behind it."""
+        """Read a character; return the K contexts of the position after it."""
         self._last = *self._last[-9:], symbol
         if self._in_words[symbol]:
             self._word, self._letters = hash((self._word, self._folded[symbol])), self._letters + 1
@@ -94,7 +95,7 @@ class Reader:
             self._end_line()
         elif symbol != self._return:
             self._line, self._empty = hash((self._line, symbol)), False
-        # Behind a word its last character stands for it.
+        # Between words, the last character stands for the word.
         word = hash((self._word, 0 if self._letters else symbol))
         before, earlier = self._words
         line = hash((self._line, self._begins))
@@ -104,13 +105,13 @@ class Reader:
             hash(self._last[-6:]),  # the last 6 characters
             hash(self._last),  # the last 10
             word,  # the word so far
-            hash((word, before)),  # and the word before it
-            hash((word, before, earlier)),  # and the two before it
-            hash((word, 0, earlier)),  # and the last but one alone
+            hash((word, before)),  # word so far and the word before
+            hash((word, before, earlier)),  # word so far and two words before
+            hash((word, 0, earlier)),  # word so far and the word before the last one
             line,  # the line so far
             hash((word, self._begins or self._head)),  # the word so far, and who speaks
             hash((line, speaker)),  # the line so far, and who speaks, or spoke last
-            hash((line, speaker, other)),  # and who spoke before that
+            hash((line, speaker, other)),  # the same, and who spoke before that
         )
 
     def _end_line(self) -> None:
@@ -123,31 +124,31 @@ class Reader:
 
 @dataclass
 class Index:
-    """The places of a text by one of their contexts.
+    """The positions of a text by one of their contexts.
 
     Attributes:
         contexts_M: of the past, sorted.
-        places_M: in the order of these contexts; equal ones in the order of the text.
-        later: the latest places behind the past, by their context.
+        positions_M: in the order of these contexts; equal ones in the order of the text.
+        later: the latest positions after the past, by their context.
     """
 
     contexts_M: NDArray[np.int64]
-    places_M: NDArray[np.int32]
+    positions_M: NDArray[np.int32]
     later: defaultdict[int, deque[int]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=LATEST))
     )
 
     @classmethod
     def of(cls, contexts_M: NDArray[np.int64]) -> "Index":
-        """Return the index of a text; `contexts_M` are those of its places, in order."""
-        places_M = np.argsort(contexts_M, kind="stable").astype(np.int32)
-        return cls(contexts_M[places_M], places_M)
+        """Return the index of a text; `contexts_M` are those of its positions, in order."""
+        positions_M = np.argsort(contexts_M, kind="stable").astype(np.int32)
+        return cls(contexts_M[positions_M], positions_M)
 
     def find(self, contexts_S: NDArray[np.int64], start: int) -> list[list[int]]:
-        """Return the latest places, latest first, before each of some new ones; add those.
+        """Return the earlier positions with the context of each new one, latest first; add it then.
 
         Args:
-            contexts_S: of the new places.
+            contexts_S: of the new positions.
             start: the first of them.
         """
         firsts_S = np.searchsorted(self.contexts_M, contexts_S, side="left").tolist()
@@ -157,27 +158,27 @@ class Index:
             later = self.later[context]
             latest = list(reversed(later))
             if missing := LATEST - len(latest):
-                latest += self.places_M[max(first, end - missing) : end][::-1].tolist()
+                latest += self.positions_M[max(first, end - missing) : end][::-1].tolist()
             later.append(start + len(found))
             found.append(latest)
         return found
 
 
 class ContextMixing:
-    """Mixes what a model says, place after place.
+    """Mixes what a model says, position after position.
 
     Attributes:
         weights: u, Z x (1 + K), and v, C x K; `step` changes them.
 
     Args:
         symbols: of the vocabulary.
-        past_M: the text before the first place, on any device; its last character is not read yet.
+        past_M: the text before, on any device; its last character is not read yet.
         rate: of learning.
     """
 
     def __init__(self, symbols: str, past_M: Tensor, rate: float) -> None:
         self._rate, self._reader, self._symbols = rate, Reader(symbols), len(symbols)
-        weights_ZK = torch.full((PLACES, 1 + CONTEXTS), SHARE)
+        weights_ZK = torch.full((KINDS, 1 + CONTEXTS), SHARE)
         weights_ZK[:, 0] = 1.0
         self.weights = [weights_ZK.requires_grad_(), torch.zeros(3, CONTEXTS, requires_grad=True)]
         self._squares = [torch.zeros_like(weight) for weight in self.weights]
@@ -187,38 +188,38 @@ class ContextMixing:
         self._forget()
 
     def _contexts(self, ids: list[int]) -> tuple[NDArray[np.int64], list[int]]:
-        """Read characters; return their contexts, S x K, and the kinds of their places."""
+        """Read characters; return their contexts, S x K, and the kinds of their positions."""
         self._ids += ids
-        contexts_SK, places = np.empty((len(ids), CONTEXTS), dtype=np.int64), []
+        contexts_SK, kinds = np.empty((len(ids), CONTEXTS), dtype=np.int64), []
         for contexts_K, symbol in zip(contexts_SK, ids, strict=True):
             contexts_K[:] = self._reader.read(symbol)
-            places.append(self._reader.place)
-        return contexts_SK, places
+            kinds.append(self._reader.kind)
+        return contexts_SK, kinds
 
     def _forget(self) -> None:
-        """Forget the places of a piece; the text stays known."""
-        self._places_S = torch.zeros(0, dtype=torch.int64)
+        """Forget the positions of a piece; the text stays known."""
+        self._kinds_S = torch.zeros(0, dtype=torch.int64)
         self._classes_SK = torch.zeros(0, CONTEXTS, dtype=torch.int64)
         self._counts_SKV = torch.zeros(0, CONTEXTS, self._symbols)
 
     def read(self, ids: list[int]) -> None:
-        """Read characters; `mix` then speaks of the place behind each."""
+        """Read characters; `mix` then speaks of the position after each."""
         start = len(self._ids)
-        contexts_SK, places = self._contexts(ids)
+        contexts_SK, kinds = self._contexts(ids)
         follow_SKL = np.full((len(ids), CONTEXTS, LATEST), -1)
         for k, index in enumerate(self._indices):
             for s, found in enumerate(index.find(contexts_SK[:, k], start)):
-                follow_SKL[s, k, : len(found)] = [self._ids[place + 1] for place in found]
+                follow_SKL[s, k, : len(found)] = [self._ids[at + 1] for at in found]
         there_SKL = follow_SKL >= 0
         counts_SKV = np.zeros((len(ids), CONTEXTS, self._symbols), dtype=np.float32)
         for earlier in range(LATEST):
             s_P, k_P = np.nonzero(there_SKL[:, :, earlier])
-            # No place and context is there twice, so no addition is lost.
+            # No position and context is there twice, so no addition is lost.
             counts_SKV[s_P, k_P, follow_SKL[s_P, k_P, earlier]] += FADING**earlier
         differ_SK = (there_SKL & (follow_SKL != follow_SKL[:, :, :1])).any(axis=2)
         classes_SK = np.where(there_SKL.sum(axis=2) > 1, AGREEING, ONCE)
         classes_SK = np.where(differ_SK, DIFFERING, classes_SK)
-        self._places_S = torch.cat([self._places_S, torch.tensor(places, dtype=torch.int64)])
+        self._kinds_S = torch.cat([self._kinds_S, torch.tensor(kinds, dtype=torch.int64)])
         self._classes_SK = torch.cat([self._classes_SK, torch.from_numpy(classes_SK)])
         self._counts_SKV = torch.cat([self._counts_SKV, torch.from_numpy(counts_SKV)])
 
@@ -226,11 +227,11 @@ class ContextMixing:
         """Return the logits of the mixture.
 
         Args:
-            logits_SV: of the model, at the last S places that were read since the last step.
+            logits_SV: of the model, at the last S positions that were read since the last step.
         """
         last, device = len(logits_SV), logits_SV.device
         weights_ZK, weights_CK = self.weights
-        weights_SK = weights_ZK[self._places_S[-last:]]
+        weights_SK = weights_ZK[self._kinds_S[-last:]]
         more_SK = weights_CK.gather(0, self._classes_SK[-last:])
         weights_SK = torch.cat([weights_SK[:, :1], weights_SK[:, 1:] + more_SK], dim=1).to(device)
         counts_SKV = self._counts_SKV[-last:].to(device)
@@ -240,7 +241,7 @@ class ContextMixing:
         return (weights_SK[..., None] * torch.cat([log_p_S1V, likelier_SKV], dim=1)).sum(dim=1)
 
     def step(self, gradients: list[Tensor]) -> None:
-        """Change the weights, and forget the places.
+        """Change the weights, and forget the positions.
 
         Args:
             gradients: of the weights, from the summed losses of a piece.

@@ -9,8 +9,9 @@ little move little. All weights are drawn back to where training left them:
     weights <- weights + decay * rms / mean(rms) * (trained weights - weights)
 
 Models that count are counted again, on the training text and all that was scored, every `recount`
-characters. With a `context_rate` what the model says is mixed with what followed in like contexts
-(charlm.evaluation.context_mixing), and both learn from the loss of the mixture.
+characters. With a `context_rate` what the model says is mixed with what followed earlier in the
+same contexts (charlm.evaluation.context_mixing). Then the weights of the model and of the mixing
+take one step on the same loss, that of the mixed prediction.
 
 No prediction rests on its own target or on a later one: a compressor may do the same. A dynamic
 loss is compared with other dynamic losses, never with a static one. The holdout is one stream: the

@@ -16,17 +16,17 @@ CHARACTERS = 2000
 """Characters of validation whose bits are kept."""
 
 FURTHER = 1.4
-"""How many times the steps of the last point the next one has at least: losses fall like that."""
+"""Each point comes at least so many times as late as the one before: losses fall fast at first."""
 
 MOST = 99.9
-"""Bits of a character that are kept at most, and of one without a number."""
+"""Cap on the bits of a character; stands for NaN too."""
 
 
 class Learning:
     """Keeps the bits of the first characters of validation at some steps of a training.
 
-    A training that was stopped has them in a file beside its checkpoint. It meets its earlier
-    points again, when its model is not any more what it was at them: those are passed over.
+    They are kept in a file beside the checkpoint. After a restart `see` is called again for earlier
+    points, but with the later model: these calls are ignored.
 
     Attributes:
         points: for each step the bits of the characters, streaming, rounded to a tenth.

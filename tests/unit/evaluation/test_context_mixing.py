@@ -71,12 +71,12 @@ def test_who_speaks_is_known_in_a_speech():
 
 def test_a_paragraph_begins_behind_an_empty_line():
     reader = Reader(VOCABULARY.symbols)
-    places = []
+    kinds = []
     for symbol in VOCABULARY.encode("ad\nad\n\nad\n").tolist():
         reader.read(symbol)
-        places.append(reader.place)
+        kinds.append(reader.kind)
     begins = context_mixing.LETTERS + 1
-    assert places == [begins + 1, begins + 2, 0, 1, 2, 0, begins, begins + 1, begins + 2, 0]
+    assert kinds == [begins + 1, begins + 2, 0, 1, 2, 0, begins, begins + 1, begins + 2, 0]
 
 
 def test_long_lines_and_words_take_no_longer():
@@ -110,7 +110,7 @@ def test_the_formula_by_hand():
     torch.testing.assert_close(found.mix(p_V.log()[None])[0].detach().softmax(-1), expected_V)
 
 
-def test_places_of_the_past_and_later_ones_count_alike():
+def test_positions_of_the_past_and_later_ones_count_alike():
     """Wherever the past ends, the same is known in the end."""
     ids = VOCABULARY.encode(PLAY * 20).tolist()
     said = []
@@ -159,23 +159,23 @@ def test_a_step_raises_the_weights_of_contexts_that_were_right():
         ("ab ac", context_mixing.DIFFERING),
     ],
 )
-def test_what_speaks_for_a_context_is_told_apart(text, expected):
+def test_evidence_is_told_apart(text, expected):
     """Behind `a`, which has one follower, one twice, or two."""
     found = mixing(f"{text} a")
     assert found._classes_SK[-1, NAMES.index("word")] == expected
 
 
 def test_lines_may_end_as_windows_ends_them():
-    def places(text):
+    def kinds(text):
         reader, found = Reader("\n\rab"), []
         for symbol in text:
             reader.read("\n\rab".index(symbol))
             if symbol != "\r":
-                found.append(reader.place)
+                found.append(reader.kind)
         return found
 
     text = "a\nb\n\na\nb\n"
-    assert places(text) == places(text.replace("\n", "\r\n"))
+    assert kinds(text) == kinds(text.replace("\n", "\r\n"))
 
 
 def test_what_a_model_rules_out_stays_finite():

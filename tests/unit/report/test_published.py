@@ -284,6 +284,23 @@ def test_recorded_runs_of_whole_trainings_fill_what_the_pipeline_does_not_run(fi
     assert row["verdict"] == published.NOT_RUN
 
 
+@pytest.mark.parametrize("steps", [300, 9500])
+def test_a_training_that_was_stopped_fills_the_points_that_it_reached(figures, steps):
+    """And says nothing of which width fits best, however short it is."""
+    curve = {f"at_{steps}": 1.16, "at_0": 4.17}
+    stopped = lmnet(512, steps, **curve) | {"unfinished": True}
+    del stopped["losses"], stopped["seconds"]
+    rnn = long_run("rnn_all", 26_100, [{"step": 26_100, "batch_nats": 1.5}]) | {"unfinished": True}
+    runs = RECORDED["runs"] | {"published_lmnet": stopped, "published_rnn": rnn}
+    rows = figures(recorded=RECORDED | {"runs": runs})
+    row = rows["lmnet_all", "step 500, one training batch"]
+    assert (row["ours"], row["evidence"]) == (1.82, "python -m benchmarks.published lmnet_512")
+    row = rows["lmnet_all", "step 9,500, one training batch"]
+    assert row["ours"] == (1.16 if steps == 9500 else None)
+    row = rows["rnn_all", "26,100 steps, its epochs on tiny Shakespeare, last batch"]
+    assert row["verdict"] == published.NOT_RUN
+
+
 def test_what_this_run_reached_stands_beside(table):
     reached = table(curves={"mlp_all": {0: 25.0, 200: 3.0}})["this_run"]
     assert list(reached) == [
@@ -401,9 +418,12 @@ def test_the_recorded_runs_are_of_the_published_trainings():
     assert recorded["command"] == "python -m benchmarks.published"
     batches = {"lmnet": (128, 256, 500), "shake_lstm": (64, 128, 2000), "rnn": (128, 100, 2100)}
     batches |= {"lstm_scratch": (128, 100, 4200), "published_rnn": (128, 100, 26_100)}
+    batches |= {"published_lmnet": (128, 256, 10_000)}
     for name, run in recorded["runs"].items():
         kind = "lmnet" if name.startswith("lmnet_") else name
-        assert (run["batch"], run["block"], run["steps"]) == batches[kind]
+        batch, block, steps = batches[kind]
+        assert (run["batch"], run["block"]) == (batch, block)
+        assert run["steps"] < steps if "unfinished" in run else run["steps"] == steps
         assert run["machine"]
 
 
@@ -427,7 +447,23 @@ def test_a_long_run_records_what_the_table_reads(tmp_path, monkeypatch, corpus_t
 
     monkeypatch.setattr(trainings, "at_scale", small)
     monkeypatch.setattr(trainings, "KEPT", tmp_path / "kept")
-    done = CliRunner().invoke(trainings.main, ["--threads", "1", "lmnet_64", "shake_lstm", "rnn"])
+    words = ["--threads", "1", "lmnet_64", "shake_lstm", "rnn"]
+    noted = trainings.lmnet_batches
+
+    def stop(model, step):
+        if step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return noted(model, step)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(trainings, "lmnet_batches", stop)
+        done = CliRunner().invoke(trainings.main, words)
+    assert done.exit_code == 128 + signal.SIGTERM, done.output
+    stopped = read_json(tmp_path / "published.json")["runs"]["lmnet_64"]
+    assert stopped["unfinished"]
+    assert [point["step"] for point in stopped["curve"]] == [0, 1]
+    assert trainings.finished() == set()
+    done = CliRunner().invoke(trainings.main, words)
     assert done.exit_code == 0, done.output
     assert not list((tmp_path / "kept").iterdir())
     found = read_json(tmp_path / "published.json")

@@ -282,6 +282,19 @@ def test_a_server_that_never_answers_holds_no_training_up(tmp_path, monkeypatch,
     assert capfd.readouterr().err.count("warning: MLflow tracking is off") == 1
 
 
+def test_a_second_ctrl_c_while_it_waits_is_no_traceback(monkeypatch, tmp_path):
+    tracker = tracking.Tracker("text", tmp_path, on=False)
+    waited = []
+
+    def wait():
+        waited.append(True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracker, "wait", wait)
+    tracker._end()
+    assert waited
+
+
 def test_what_cannot_be_sent_in_time_is_given_up(tmp_path):
     """Also what a process that goes on alone waits for: here a database that stays locked."""
     tracking.Client("shakespeare", tmp_path)

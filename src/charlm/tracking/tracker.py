@@ -103,7 +103,7 @@ class Tracker:
         self._said.start()
         # Found here: its process may outlive this one, and with it the way to DVC's.
         self._send("connect", experiment, str(root), running())
-        atexit.register(self.wait)
+        atexit.register(self._end)
 
     def start(
         self,
@@ -165,6 +165,11 @@ class Tracker:
                     quiet += LOOK_S
         self._said.join(1.0)
         self._process = None
+
+    def _end(self) -> None:
+        """Wait as the process ends; a second Ctrl-C leaves the process beside it alone."""
+        with contextlib.suppress(KeyboardInterrupt):
+            self.wait()
 
     def _pass_on(self, lines: IO[str]) -> None:
         """Print what the process beside this one says."""

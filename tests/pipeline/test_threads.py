@@ -38,5 +38,5 @@ def test_one_core_and_two_train_the_same_bytes(tmp_path, corpus_path):
         shutil.rmtree(folder / "models")
         shutil.rmtree(folder / "results")
     one, two = found
-    assert len(one) == len(THREADS) * 4
+    assert len(one) == len(THREADS) * 5
     assert one == two

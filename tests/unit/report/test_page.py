@@ -201,9 +201,14 @@ def test_an_ensemble_says_what_its_members_give():
 
 def test_dynamic_losses_stand_beside_compressors_and_nowhere_else(plain):
     dynamic = {part: {**LEAF, "nats_per_char": 1.2345} for part in leaderboard.HELD_OUT}
-    shown = html([*RESULTS, result("learner", 0.9, dynamic=dynamic)])
+    mixing = dynamic | {"context_rate": 0.03}
+    shown = html(
+        [*RESULTS, result("learner", 0.9, dynamic=dynamic), result("b", 0.95, dynamic=mixing)]
+    )
+    assert "b, with context mixing" in shown
+    assert "learner, with" not in shown
     table = shown[shown.index("<h2>Dynamic evaluation") : shown.index("<h2>Learning</h2>")]
-    assert table.count("1.2345") == 3
+    assert table.count("1.2345") == 6
     assert "1.6636" in table
     assert "1.2345" not in shown.replace(table, "")
     assert "paq, recorded" in table

@@ -30,12 +30,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 import stages  # puts this copy's src first
 from benchmarks.common import GPU_SCALE, ON_GPU, RECORDS, at_scale, train
 from benchmarks.machine import machine
 from charlm import saved_model
+from charlm.cli import one_line_errors
 from charlm.config import params
 from charlm.data import encoding
 from charlm.evaluation import dynamic, ensemble, loss
@@ -48,10 +50,19 @@ ROOT = Path(stages.__file__).parent.parent
 ENCODED = ROOT / "data/encoded"
 SEEDS = (1, 2, 3)
 LONGER: dict[str, dict[str, Any]] = {
-    "models__lstm__quick": {"hidden": 512, "steps": 3300, "dropout": 0.2, "input_dropout": 0.1}
-    | {"learning_rate": 4e-3},
-    "models__ngram_lstm__quick": {"steps": 5800, "dropout": 0.3, "input_dropout": 0.15}
-    | {"folds": 50},
+    "models__lstm__quick": {
+        "hidden": 512,
+        "steps": 3300,
+        "learning_rate": 4e-3,
+        "dropout": 0.2,
+        "input_dropout": 0.1,
+    },
+    "models__ngram_lstm__quick": {
+        "folds": 50,
+        "steps": 5800,
+        "dropout": 0.3,
+        "input_dropout": 0.15,
+    },
     "models__ngram_lstm__training": {"batch": 22, "block": 96},
     "dynamic__mixture": {"every": 20, "learning_rate": 1.3e-3},
 }
@@ -177,14 +188,20 @@ def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return rows
 
 
-def main(words: list[str]) -> None:
+@click.command()
+@click.option("--threads", default=os.cpu_count() or 1, type=click.IntRange(min=1))
+@click.option("--shared", is_flag=True, help="Something else runs beside it.")
+@click.option("--keep", "folder", type=click.Path(path_type=Path), help="For trained models.")
+@click.option("--train", "only_train", is_flag=True, help="Score nothing.")
+@click.argument("words", nargs=-1, type=click.Choice([*PLANS, *map(str, SEEDS)]))
+@one_line_errors
+def main(
+    threads: int, shared: bool, folder: Path | None, only_train: bool, words: tuple[str, ...]
+) -> None:
     """Run what is not recorded yet, one after the other."""
-    threads = int(words.pop(words.index("--threads") + 1)) if "--threads" in words else None
-    shared, only_train = "--shared" in words, "--train" in words
-    folder = Path(words[words.index("--keep") + 1]) if "--keep" in words else None
     plans = [word for word in words if word in PLANS]
-    seeds = [int(word) for word in words if word.isdecimal()] or SEEDS
-    device = start_torch(threads or os.cpu_count() or 1)
+    seeds = [int(word) for word in words if word not in PLANS] or SEEDS
+    device = start_torch(threads)
     on_gpu = ON_GPU or "full" in plans
     output = RECORDS / ("lowest_gpu.json" if on_gpu else "lowest.json")
     results: dict[str, dict[str, Any]] = read_json(output)["results"] if output.is_file() else {}
@@ -214,7 +231,7 @@ def main(words: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except checkpoint.Interrupted as stop:
         print(f"{stop}; the same command goes on from there")
         sys.exit(stop.status)

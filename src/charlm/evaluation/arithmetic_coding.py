@@ -149,14 +149,13 @@ class _Predictor:
         # A tensor once: making one of a list of a million numbers takes longer than a piece.
         self._past_M = torch.tensor([first] if lessons is None else list(lessons.past))
         self._text = [int(self._past_M[-1])]
-        self._how = None if lessons is None else lessons.how
         # Before the first character of the piece that the model learns from once it is full.
         self._state: State = None
         self._began, self._behind = len(self._text), self._state
-        self._mixing = None
-        if self._how is not None:
-            self._learner = Learner(model, self._past_M, self._how, symbols)
-            self._mixing = self._learner.mixing
+        self._every, self._learner = 0, None
+        if lessons is not None:
+            self._every = lessons.how.every
+            self._learner = Learner(model, self._past_M, lessons.how, symbols)
         self._predict()
 
     @torch.no_grad()
@@ -165,28 +164,27 @@ class _Predictor:
         with torch.backends.mkldnn.flags(enabled=False):
             logits_BTV, self._state = self._model(torch.tensor([self._text[-1:]]), self._state)
         logits_SV = logits_BTV[0]
-        if self._mixing:
-            self._mixing.read(self._text[-1:])
-            logits_SV = self._mixing.mix(logits_SV)
+        if self._learner:
+            self._learner.read(self._text[-1:])
+            logits_SV = self._learner.predict(logits_SV)
         self.sizes_V = frequencies(logits_SV[-1])
 
     def learn(self, symbol: int) -> None:
         """Read a character; `sizes_V` are then the frequencies of the next."""
         self._text.append(symbol)
-        if self._how is not None and len(self._text) - self._began == self._how.every:
-            self._learn(self._how.every)
+        if self._learner and len(self._text) - self._began == self._every:
+            self._learn(self._learner)
         self._predict()
 
-    def _learn(self, every: int) -> None:
+    def _learn(self, learner: Learner) -> None:
         """Learn from the piece that is full, as scoring does, and go on from its end."""
-        piece = torch.tensor(self._text[-every - 1 :])
+        piece = torch.tensor(self._text[-self._every - 1 :])
         logits_BTV, self._state = self._model(piece[None, :-1], self._behind)
         self._state = self._behind = detach(self._state)
-        logits_SV = self._mixing.mix(logits_BTV[0]) if self._mixing else logits_BTV[0]
-        self._learner.step(logits_SV, piece[1:])
+        learner.step(learner.predict(logits_BTV[0]), piece[1:])
         self._began = len(self._text)
         read = torch.tensor(self._text[1:])
-        self._learner.recount(torch.cat([self._past_M, read]), len(read))
+        learner.recount(torch.cat([self._past_M, read]), len(read))
 
 
 @contextlib.contextmanager

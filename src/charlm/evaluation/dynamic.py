@@ -48,9 +48,6 @@ class Learner:
         how: the step.
         symbols: of the vocabulary.
 
-    Attributes:
-        mixing: with what the model's predictions are mixed; None leaves them as they are.
-
     Raises:
         UserError: the model has nothing to learn with, or the past is too short to say how large
             gradients are.
@@ -74,7 +71,7 @@ class Learner:
         self._pulls = [(how.decay * scale / mean).clamp(max=1.0) for scale in scales]
         self._rates = [how.learning_rate / (scale + how.epsilon) for scale in scales]
         rate = how.context_rate
-        self.mixing = ContextMixing(symbols, past_M, rate) if rate else None
+        self._mixing = ContextMixing(symbols, past_M, rate) if rate else None
 
     def recount(self, text: Tensor, scored: int) -> None:
         """Count the text again, if it is time.
@@ -86,11 +83,24 @@ class Learner:
         if scored and scored % self._how.recount < self._how.every:
             self._model.recount(text)
 
+    def read(self, ids: list[int]) -> None:
+        """Take note of the next inputs, from the last character of the past on."""
+        if self._mixing:
+            self._mixing.read(ids)
+
+    def predict(self, logits_SV: Tensor) -> Tensor:
+        """Return the logits that count, with context mixing those of the mixture.
+
+        Args:
+            logits_SV: of the model, after each of the last S inputs that were read.
+        """
+        return self._mixing.mix(logits_SV) if self._mixing else logits_SV
+
     def step(self, logits_SV: Tensor, targets_S: Tensor) -> None:
         """Take one step on a piece.
 
         Args:
-            logits_SV: what was predicted, with the graph that made it.
+            logits_SV: what `predict` returned, with the graph that made it.
             targets_S: what came.
 
         Raises:
@@ -101,10 +111,10 @@ class Learner:
             raise UserError(
                 f"its loss is {float(loss.detach())}: lower learning_rate, or context_rate"
             )
-        count, mixing = len(self._weights), self.mixing.weights if self.mixing else []
+        count, mixing = len(self._weights), self._mixing.weights if self._mixing else []
         gradients = torch.autograd.grad(loss, [*self._weights, *mixing], allow_unused=True)
-        if self.mixing:
-            self.mixing.step([slope * len(targets_S) for slope in gradients[count:]])
+        if self._mixing:
+            self._mixing.step([slope * len(targets_S) for slope in gradients[count:]])
         with torch.no_grad():
             for weight, gradient, rate, pull, home in zip(
                 self._weights,
@@ -146,10 +156,8 @@ def pieces(
             inputs_S = text[first - 1 : first - 1 + len(targets_S)].long()
             logits_BSV, state = model(inputs_S[None], state)
             state = detach(state)
-            logits_SV = logits_BSV[0]
-            if learner.mixing:
-                learner.mixing.read(inputs_S.tolist())
-                logits_SV = learner.mixing.mix(logits_SV)
+            learner.read(inputs_S.tolist())
+            logits_SV = learner.predict(logits_BSV[0])
             yield logits_SV.detach(), targets_S
             learner.step(logits_SV, targets_S)
 

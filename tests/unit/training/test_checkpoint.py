@@ -226,7 +226,8 @@ def test_ctrl_c_keeps_says_so_and_goes_on(tmp_path, corpus_path):
     command = [sys.executable, "-m", "stages.train", "--model", "lstm"]
 
     def kept():
-        return [one for one in (folder / ".checkpoints").glob("lstm-*") if one.suffix != ".lock"]
+        files = (folder / ".checkpoints").glob("lstm-*")
+        return [one for one in files if one.suffix not in (".lock", ".json")]
 
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
@@ -242,6 +243,7 @@ def test_ctrl_c_keeps_says_so_and_goes_on(tmp_path, corpus_path):
     assert again.returncode == 0, again.stderr
     assert "lstm: going on after step" in again.stderr
     assert not kept()
+    assert not list((folder / ".checkpoints").glob("*.json"))
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")

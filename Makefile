@@ -74,12 +74,10 @@ published-long: setup  ## the published runs that take hours, those not recorded
 	@python -m benchmarks.published
 
 gpu:  ## all figures that need a GPU, for MINUTES=9.5; again until all is recorded (docs/gpu.md)
-	@if [ -d wheels ] && [ ! -d .venv ]; then \
+	@if [ -d wheels ] && [ ! -f .venv/.installed ]; then \
 	  $(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target wheels/installed wheels/*.whl && \
-	  export PYTHONPATH=wheels/installed && \
-	  { [ -d data/encoded ] || { $(PYTHON) -m stages.download && $(PYTHON) -m stages.encode; }; } && \
-	  $(PYTHON) -m benchmarks.on_gpu --minutes $(or $(MINUTES),9.5); \
-	else $(MAKE) --quiet setup && charlm repro encode && python -m benchmarks.on_gpu --minutes $(or $(MINUTES),9.5); fi
+	  PYTHONPATH=wheels/installed:$$PYTHONPATH $(PYTHON) -m benchmarks.on_gpu $(if $(MINUTES),--minutes $(MINUTES)); \
+	else $(MAKE) --quiet setup && charlm repro encode && python -m benchmarks.on_gpu $(if $(MINUTES),--minutes $(MINUTES)); fi
 
 wheels:  ## what `make gpu` needs beside torch, for a machine without network (FOR=3.12, its Python)
 	@$(PYTHON) -m pip download --quiet --no-deps --only-binary :all: --dest wheels \

@@ -263,7 +263,8 @@ def main(shared: bool, threads: int, names: tuple[str, ...]) -> None:
         try:
             result = RUNS[name](KEPT / name) if name in RUNS else SPREADS[name]()
         except Unfinished as left:
-            if name not in done:
+            # A shorter part replaces nothing.
+            if left.result["steps"] >= read()["runs"].get(name, {"steps": 0})["steps"]:
                 add(name, left.result | {"shared": shared})
             print(f"{name}: {left}; the same command goes on from there")
             sys.exit(left.stop.status)

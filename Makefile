@@ -17,7 +17,7 @@ endif
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-repro: setup  ## run the pipeline on all cores (8 minutes on two, seconds if nothing changed)
+repro: setup  ## run the pipeline on all cores (9 to 14 minutes on two, seconds if nothing changed)
 	@charlm repro
 	@charlm summary
 

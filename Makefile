@@ -12,12 +12,12 @@ $(shell rm -rf .venv)
 endif
 endif
 .DEFAULT_GOAL := help
-.PHONY: help setup repro pull ideas test lint smoke ui play track serve server torture sweep walk services screenshots published-long gpu wheels compress
+.PHONY: help setup repro pull ideas test lint smoke ui play serve server extras torture sweep walk services screenshots published-long gpu wheels
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-repro: setup  ## run the pipeline on all cores (9 to 14 minutes on two, seconds if nothing changed)
+repro: setup  ## run the pipeline on all cores (8 to 14 minutes on two, seconds if nothing changed)
 	@charlm repro
 	@charlm summary
 
@@ -25,11 +25,11 @@ pull: setup  ## models and results without training, from a DVC remote (REMOTE=h
 	@charlm pull $(REMOTE)
 	@charlm summary
 
-ideas: setup  ## measure what each idea buys (an hour on two cores; IDEAS="residual_8 muon_lstm" SEEDS=3 JOBS=2 SCALE=smoke)
+ideas: setup  ## measure what each idea gains (an hour on two cores; IDEAS="residual_8 muon_lstm" SEEDS=3 JOBS=2 SCALE=smoke)
 	@charlm repro encode
 	@charlm ideas $(IDEAS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SCALE),--scale $(SCALE))
 
-test: setup  ## run all tests
+test: setup  ## run the tests (without what `torture` and `services` add)
 	@python -m pytest
 
 lint: setup  ## check style, types and the direction of imports
@@ -64,6 +64,8 @@ services: .venv/.services  ## tests with PostgreSQL, an S3 server, MLflow's and 
 screenshots: .venv/.services  ## pictures of the report and of MLflow's pages, into .screenshots
 	@python -m tools.screenshots .screenshots
 
+extras: .venv/.services  ## install what S3, PostgreSQL and the tests of make services need
+
 .venv/.services: requirements-services.lock .venv/.installed
 	@sh tools/install.sh -r requirements-services.lock
 	@touch $@
@@ -85,17 +87,11 @@ wheels:  ## what `make gpu` needs beside torch, for a machine without network (F
 	  $$(grep -E '^(annotated-types|click|filelock|numpy|psutil|pydantic|pydantic_core|ruamel.yaml|safetensors|scipy|tqdm|typing-inspection|typing_extensions)==' requirements.lock)
 	@ls wheels
 
-compress: setup  ## compress the holdout with a model and restore it (MODEL=lstm DYNAMIC=1)
-	@charlm compress holdout --model $(or $(MODEL),lstm) $(if $(DYNAMIC),--dynamic)
-
 ui: setup  ## open MLflow's pages on http://127.0.0.1:5000
 	@charlm ui $(if $(PORT),--port $(PORT))
 
 play: setup  ## all models in one page that needs no server: reports/playground.html
 	@charlm play
-
-track: setup  ## give MLflow a run of each model that has none (restored, pulled, server away)
-	@charlm track
 
 setup: .venv/.installed  ## make .venv and install everything (the others call this)
 	@git rev-parse --git-dir >/dev/null 2>&1 || [ -f .dvc/config.local ] || { \

@@ -56,12 +56,7 @@ def main(name: str) -> None:
     losses = metrics.leaves(scores, sizes_N, metrics.halves(len(validation)))
     content = {"model": name, **how.model_dump(), **losses}
     results.save(RESULTS / name / "dynamic.json", content, MODELS / name)
-    leaf = losses["holdout"]
-    click.echo(
-        f"{name}: holdout, dynamic: {leaf['bits_per_char']:.4f} bits per character "
-        f"({leaf['nats_per_char']:.4f} nats)",
-        err=True,
-    )
+    click.echo(f"{name}, learning on the way: {metrics.in_words(losses)}", err=True)
 
 
 if __name__ == "__main__":

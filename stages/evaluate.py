@@ -51,15 +51,15 @@ def main(name: str) -> None:
 
 def write(name: str, content: dict[str, Any], log_p_RV: "NDArray[Any]") -> None:
     """Write the results of a run or an ensemble, and say its loss."""
+    from charlm.evaluation import metrics
+
     results.save(RESULTS / name / "metrics.json", content, MODELS / name)
     write_array(RESULTS / name / "log_probabilities.npy", log_p_RV)
-    protocol, part = ("windowed", "seen") if content["text"] == "all" else ("streaming", "holdout")
-    leaf = content[protocol][part]
-    click.echo(
-        f"{name}: {part}, {protocol}: {leaf['bits_per_char']:.4f} bits per character "
-        f"({leaf['nats_per_char']:.4f} nats)",
-        err=True,
-    )
+    if content["text"] == "all":
+        bits = content["windowed"]["seen"]["bits_per_char"]
+        click.echo(f"{name}: {bits:.4f} bits per character of its training text", err=True)
+    else:
+        click.echo(f"{name}: {metrics.in_words(content['streaming'])}", err=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ NOT_RUN = {
     "source": "the environment is active here",
     "scale=full": "for a GPU",
     "export": "for those who have PostgreSQL and a store: make services runs it",
-    ".services": "it installs what make services needs",
+    "make extras": "it installs what make services needs",
     "make server": "for those who have PostgreSQL and a store: make services runs it",
     "curl": "make services asks a served model",
     "make pull": "tests/services/test_remotes.py pulls from a server",

@@ -167,7 +167,7 @@ class Study:
                 )
             except ImportError as error:
                 raise UserError(
-                    f"--database needs {error.name or error}: `make .venv/.services` installs it"
+                    f"--database needs {error.name or error}: `make extras` installs it"
                 ) from None
             except Exception as error:
                 line = " ".join(str(error).split())[:300]

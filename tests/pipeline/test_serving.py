@@ -237,7 +237,7 @@ def test_registering_twice_changes_nothing_and_a_new_best_moves_the_alias(projec
         (
             lambda: trained_anew("lstm"),
             [],
-            "no run of MLflow made lstm: run `make track` first",
+            "no run of MLflow made lstm: run `charlm track` first",
         ),
         (lambda: Path("mlflow.db").write_text("no database" * 999), [], "MLflow: "),
     ],

@@ -110,6 +110,12 @@ def leaves(scores: loss.Scores, sizes_N: Any, parts: Parts) -> dict[str, Any]:
     }
 
 
+def in_words(leaves: dict[str, Any]) -> str:
+    """Return the losses of both halves of the holdout, as a stage says them."""
+    validation, test = (leaves[half]["bits_per_char"] for half in ("validation", "test"))
+    return f"validation {validation:.4f}, test {test:.4f} bits per character"
+
+
 def content(
     name: str, model: "LanguageModel", config: "Config", losses: dict[str, Any]
 ) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Registry:
         """
         missing = [name for name in names if not self._runs(name)]
         if missing:
-            raise UserError(f"no run of MLflow made {', '.join(missing)}: run `make track` first")
+            raise UserError(f"no run of MLflow made {', '.join(missing)}: run `charlm track` first")
 
     def version(self, registered: str, name: str, bits: float) -> "ModelVersion":
         """Return the version with a model's weights, which is added if there is none.

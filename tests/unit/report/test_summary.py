@@ -48,8 +48,8 @@ def test_an_ensemble_is_never_timed_on_two_machines():
 @pytest.mark.parametrize(
     ("zoo", "command"),
     [
-        (("bigram", "lstm"), "dvc exp run -S models.bigram.smoke.steps=400"),
-        (("kneser_ney", "gpt"), "dvc exp run -S models.gpt.smoke.steps=200"),
+        (("bigram", "lstm"), "dvc exp run -S models.bigram.smoke.steps=40"),
+        (("kneser_ney", "gpt"), "dvc exp run -S models.gpt.smoke.steps=20"),
         (("kneser_ney",), "dvc exp run -S sampling.temperature=0.5"),
     ],
 )

@@ -11,20 +11,21 @@ MARK = "<!-- python -m tools.ideas_page writes what follows from benchmarks/idea
 
 INTRODUCTIONS = {
     "counting": """\
-How far does one get by counting what follows what? The error is over pieces of the text, where
-nothing is drawn at random.
+Nothing is random here, so the error is over pieces of the text.
 """,
     "characters": "Networks that see one character, or a few.\n",
     "attention": """\
 `transformer`, of which every part can be left out: 2 layers, 64 wide, 800 steps of 16 times 64
-characters. The first ideas build it up, the others change the full model.
+characters. The first rows build it up, each from the row above. The others change one part of the
+full transformer.
 """,
     "recurrence": """\
 `recurrent`: 215 thousand parameters, 500 steps of 32 times 64 characters, which is the text once.
 """,
-    "learning": "The LSTM of above, trained in other ways.\n",
+    "learning": "The LSTM of the section above, trained in other ways.\n",
     "together": "Models on top of others, and beside them.\n",
 }
+HEADINGS = ["change", "from", "gain, bits", "parameters", "time", "remark"]
 
 
 def written(record: dict[str, Any]) -> str:
@@ -32,40 +33,38 @@ def written(record: dict[str, Any]) -> str:
     ideas = record["ideas"]
     lines = []
     for family, title in FAMILIES.items():
-        rows = {
-            name: row for name, row in ideas.items() if row["family"] == family and row["bought"]
-        }
+        rows = [
+            cells(name, row, ideas[row["base"]])
+            for name, row in ideas.items()
+            if row["family"] == family and row["gain"]
+        ]
         if not rows:
             continue
         lines += [f"\n## {title}\n", INTRODUCTIONS[family]]
-        for name, row in rows.items():
-            gained = worth(row, ideas[row["base"]])
-            lines.append(f"**{row['title']}** (`{name}`). {row['question']} {gained}")
-            lines.append(f"{row['answer'] or ''} ({row['source']})".strip() + "\n")
-    return "\n".join(lines)
+        lines += [line(cells) for cells in (HEADINGS, ["---"] * len(HEADINGS), *rows)]
+    return "\n".join(lines) + "\n"
 
 
-def worth(row: dict[str, Any], base: dict[str, Any]) -> str:
-    """Return what an idea buys and what it costs, in a sentence each."""
-    bought = row["bought"]
-    mean, error = bought["validation"], bought["error"]
-    told = "" if bought["verdict"] != "cannot be told" else ": that cannot be told from chance"
-    losses = f"({base['validation']:.3f} → {row['validation']:.3f})"
-    gain = f"*{mean:+.4f} ± {error:.4f} bits{told}* {losses}"
-    return f"{gain}; {price(row, base)}."
+def line(cells: list[str]) -> str:
+    """Return a line of a table."""
+    return f"| {' | '.join(cells)} |"
 
 
-def price(row: dict[str, Any], base: dict[str, Any]) -> str:
-    """Return the price of an idea: parameters and time."""
-    parts = []
-    if row["parameters"] == base["parameters"]:
-        parts.append("as many parameters")
-    else:
-        parts.append(f"{row['parameters'] / base['parameters']:.2f} times the parameters")
+def cells(name: str, row: dict[str, Any], base: dict[str, Any]) -> list[str]:
+    """Return what the table says of an idea."""
+    gain = row["gain"]
+    worth = f"{gain['validation']:+.4f} ± {gain['error']:.4f}"
+    if gain["verdict"] == "not significant":
+        worth = f"*{worth}*"
+    remark = f"{row['answer'] or ''} ({row['source']})".strip()
+    parameters = f"{row['parameters'] / base['parameters']:.2f} x"
+    time = ""
     if row["seconds"] and base["seconds"]:
         per_character = row["seconds"] / row["characters"] * base["characters"] / base["seconds"]
-        parts.append(f"{per_character:.2f} times the time")
-    return ", ".join(parts)
+        time = f"{per_character:.2f} x"
+    losses = f"({base['validation']:.3f} → {row['validation']:.3f})"
+    change = f"{row['title']} (`{name}`)"
+    return [change, base["title"], f"{worth} {losses}", parameters, time, remark]
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "repro": ("charlm.repro.command", "Run the graph, several stages at a time."),
         "check": ("charlm.check", "Check params.yaml."),
-        "ideas": ("charlm.ideas.command", "Measure what each idea buys."),
+        "ideas": ("charlm.ideas.command", "Measure what each idea gains."),
         "search": ("charlm.search", "Search hyperparameters with DVC's queue."),
     },
     "Look": {

@@ -17,7 +17,7 @@ from tools import ideas_page
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
 
-FIELDS = {"family": "learning", "title": "A title", "question": "Why?", "source": "Somebody 2000"}
+FIELDS = {"family": "learning", "title": "A title", "source": "Somebody 2000"}
 STEPS = {"steps": 40, "validate_every": 20, "validation_characters": 512}
 IDEAS = {
     "start": FIELDS | {"change": {"entry": "bigram", **STEPS, "learning_rate": 0.003}},
@@ -49,7 +49,7 @@ def write(file, content):
         YAML().dump(content, output)
 
 
-def test_it_is_stopped_goes_on_and_says_what_was_bought(project):
+def test_it_is_stopped_goes_on_and_says_what_each_gains(project):
     begun = subprocess.Popen(
         [sys.executable, "-m", "charlm", "ideas", "--seeds", "2"],
         cwd=project,
@@ -82,10 +82,10 @@ def test_it_is_stopped_goes_on_and_says_what_was_bought(project):
 
     record = json.loads((project / "benchmarks/ideas.json").read_text())["ideas"]
     assert list(record) == list(IDEAS)
-    assert record["start"]["bought"] is None
+    assert record["start"]["gain"] is None
     for name in ("momentum", "both"):
         assert record[name]["seeds"] == [1, 2]
-        assert len(record[name]["bought"]["each"]) == 2
+        assert len(record[name]["gain"]["each"]) == 2
         assert record[name]["machine"]
     assert record["both"]["parameters"] == 2 * record["start"]["parameters"]
     assert "evaluate@bigram" in record["momentum"]["override"]
@@ -124,5 +124,5 @@ def test_the_page_of_ideas_has_the_recorded_figures():
     record = json.loads((PROJECT / "benchmarks/ideas.json").read_text())
     page = (PROJECT / "docs/ideas.md").read_text()
     assert page.split(ideas_page.MARK)[1] == ideas_page.written(record)
-    assert sum(row["bought"] is not None for row in record["ideas"].values()) >= 40
-    assert all(row["answer"] for row in record["ideas"].values() if row["bought"])
+    assert sum(row["gain"] is not None for row in record["ideas"].values()) >= 40
+    assert all(row["answer"] for row in record["ideas"].values() if row["gain"])

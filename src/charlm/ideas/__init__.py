@@ -1,1 +1,1 @@
-"""What each idea buys: comparisons that change one thing. May import all but the commands."""
+"""What each idea gains: comparisons that change one thing. May import all but the commands."""

@@ -37,7 +37,6 @@ class Idea(Schema):
     Attributes:
         family: which part of the report it stands in.
         title: in a few words.
-        question: that it answers, for a student.
         answer: what the figures say, once they are known.
         source: where it comes from.
         base: the idea that it changes; null begins a comparison.
@@ -50,7 +49,6 @@ class Idea(Schema):
 
     family: Families
     title: Text
-    question: Text
     answer: Text | None = None
     source: Text
     base: Text | None = None

@@ -1,4 +1,4 @@
-"""The command `ideas`: measure what each idea buys."""
+"""The command `ideas`: measure what each idea gains."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[st
 )
 @one_line_errors
 def main(names: tuple[str, ...], seeds: int, jobs: int | None, scale: str) -> None:
-    """Measure what ideas buy, in bits per character.
+    """Measure what ideas gain, in bits per character.
 
     NAMES are ideas or families of ideas/ideas.yaml; without them, all of them. What was measured
     before is not measured again. Ctrl-C stops it, and the next call goes on from there.
@@ -109,7 +109,7 @@ def report(
     names: tuple[str, ...],
     folder: Path,
 ) -> None:
-    """Print what was bought; record it and add it to MLflow, but for scale smoke.
+    """Print what each gains; record it and add it to MLflow, but for scale smoke.
 
     Args:
         ideas: the catalogue.
@@ -135,7 +135,7 @@ def report(
         figures = ("validation", "seconds", "corpus")
         if all(before.get(key) == row[key] for key in figures):
             row |= {key: before[key] for key in measured}
-            row["bought"] = row["bought"] or before["bought"]
+            row["gain"] = row["gain"] or before["gain"]
     merged = {**known["ideas"], **stamped}
     order = [name for name in ideas.content.ideas if name in merged]
     write_json(
@@ -196,7 +196,7 @@ def reproduce(folder: Path, content: dict[str, Any], targets: set[str], jobs: in
 
 
 def table(rows: dict[str, dict[str, Any]], names: tuple[str, ...]) -> str:
-    """Return what was bought as a table for a terminal.
+    """Return what each gains as a table for a terminal.
 
     Args:
         rows: of ideas/record.
@@ -205,14 +205,14 @@ def table(rows: dict[str, dict[str, Any]], names: tuple[str, ...]) -> str:
     shown = {
         name: row
         for name, row in rows.items()
-        if row["bought"] and (not names or name in names or row["family"] in names)
+        if row["gain"] and (not names or name in names or row["family"] in names)
     }
     if not shown:
         return "no comparison among them: an idea without a base is where one begins"
     width = max(len(row["title"]) for row in shown.values())
-    lines = [f"{'bits per character':{width}}  bought            verdict"]
+    lines = [f"{'bits per character':{width}}  gain              verdict"]
     for row in shown.values():
-        gain = row["bought"]
+        gain = row["gain"]
         error = "" if gain["error"] is None else f"± {gain['error']:.4f}"
         lines.append(
             f"{row['title']:{width}}  {gain['validation']:+.4f} {error:8}  {gain['verdict']}"

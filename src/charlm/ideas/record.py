@@ -1,6 +1,6 @@
-"""benchmarks/ideas.json: what each idea bought, from the results of both sides.
+"""benchmarks/ideas.json: what each idea gains, from the results of both sides.
 
-Differences are base minus idea, in bits per character: positive is what the idea buys. Runs are
+Differences are base minus idea, in bits per character: positive is what the idea gains. Runs are
 paired by their seed.
 
 Shapes: S seeds, C chunks of validation.
@@ -58,7 +58,6 @@ def rows(
         found[name] = {
             "family": idea.family,
             "title": idea.title,
-            "question": idea.question,
             "answer": idea.answer,
             "source": idea.source,
             "base": idea.base,
@@ -66,8 +65,8 @@ def rows(
             "override": catalogue.override(name),
             "code": code(catalogue, name),
             **side(results[name]),
-            "bought": (
-                bought(results[idea.base], results[name], catalogue.shares(name, str(idea.base)))
+            "gain": (
+                gain(results[idea.base], results[name], catalogue.shares(name, str(idea.base)))
                 if idea.base in results
                 else None
             ),
@@ -105,8 +104,8 @@ def side(result: Side) -> dict[str, Any]:
     }
 
 
-def bought(base: Side, idea: Side, shares: bool = False) -> dict[str, Any]:
-    """Return what an idea bought, bits per character, and how sure that is.
+def gain(base: Side, idea: Side, shares: bool = False) -> dict[str, Any]:
+    """Return what an idea gains, bits per character, and how sure that is.
 
     Args:
         base: results of the side that is changed.
@@ -137,9 +136,9 @@ def bought(base: Side, idea: Side, shares: bool = False) -> dict[str, Any]:
 
 
 def verdict(mean: float, error: float | None) -> str:
-    """Return whether a difference is a gain, a loss, or cannot be told."""
+    """Return whether a difference is a gain, a loss, or not significant."""
     if error is None or abs(mean) < max(ERRORS * error, SMALLEST):
-        return "cannot be told"
+        return "not significant"
     return "gain" if mean > 0 else "loss"
 
 

@@ -1,4 +1,4 @@
-"""What each idea buys, as the report shows it: ladders, a table, and what lies behind each row."""
+"""What each idea gains, as the report shows it: ladders, a table, and what lies behind each row."""
 
 import html
 from pathlib import Path
@@ -36,9 +36,9 @@ def load(path: Path, digest: str) -> dict[str, Any] | None:
     for name, row in ideas.items():
         # A base that was measured anew, or on another text, is another base.
         base = ideas.get(row["base"])
-        if row["bought"] and (not base or base["validation"] != row["bought"]["base_validation"]):
-            ideas[name] = row | {"bought": None}
-    whole = {name for name, row in ideas.items() if row["bought"] or not row["base"]}
+        if row["gain"] and (not base or base["validation"] != row["gain"]["base_validation"]):
+            ideas[name] = row | {"gain": None}
+    whole = {name for name, row in ideas.items() if row["gain"] or not row["base"]}
     ladders = {family: rungs for family, rungs in record["ladders"].items() if whole >= set(rungs)}
     return {"command": record["command"], "ladders": ladders, "ideas": ideas}
 
@@ -52,7 +52,7 @@ def section(record: dict[str, Any]) -> dict[str, Any]:
         (`origins`); how many `seeds` there are.
     """
     ideas = record["ideas"]
-    compared = {name: row for name, row in ideas.items() if row["bought"]}
+    compared = {name: row for name, row in ideas.items() if row["gain"]}
     measured = ("machine", "versions", "date")
     return {
         "ladders": {
@@ -72,7 +72,7 @@ def _rungs(names: list[str], ideas: dict[str, Row]) -> list[Row]:
     rungs = []
     for name in names:
         row = ideas[name]
-        bought = row["bought"] or {
+        gain = row["gain"] or {
             "validation": row["from_nothing"],
             "error": None,
             "verdict": "gain",
@@ -81,13 +81,13 @@ def _rungs(names: list[str], ideas: dict[str, Row]) -> list[Row]:
             {
                 "name": name,
                 "title": row["title"],
-                "bits": bought["validation"],
-                "error": bought["error"],
-                "verdict": bought["verdict"],
+                "bits": gain["validation"],
+                "error": gain["error"],
+                "verdict": gain["verdict"],
                 "after": row["validation"],
                 # Shares of the whole way down, for the bar.
-                "left": min(row["validation"], row["validation"] + bought["validation"]) / top,
-                "width": abs(bought["validation"]) / top,
+                "left": min(row["validation"], row["validation"] + gain["validation"]) / top,
+                "width": abs(gain["validation"]) / top,
             }
         )
     return rungs
@@ -104,7 +104,7 @@ def _shown(name: str, row: Row, ideas: dict[str, Row]) -> Row:
         "base_row": base,
         "speeds": speeds,
         "slower": speeds[0] / speeds[1] if speeds[0] and speeds[1] else None,
-        "kinds": row["bought"]["kinds"],
+        "kinds": row["gain"]["kinds"],
         "picture": curves(base, row),
     }
 

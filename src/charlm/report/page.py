@@ -27,7 +27,7 @@ class Findings:
         published: the published figures of this text, with ours; None if there are none.
         times: the recorded seconds of training.
         groupings: the ways in which `details` of the results sort characters.
-        ideas: what ideas bought on this text, as `charlm.report.ideas.load` returns it; None if
+        ideas: what ideas gain on this text, as `charlm.report.ideas.load` returns it; None if
             nothing was recorded.
     """
 

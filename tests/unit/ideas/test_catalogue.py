@@ -7,7 +7,7 @@ from charlm.errors import UserError
 from charlm.ideas import catalogue
 from tests.workspace import PROJECT
 
-FIELDS = {"family": "learning", "title": "t", "question": "q", "source": "s"}
+FIELDS = {"family": "learning", "title": "t", "source": "s"}
 
 
 def idea(**fields):

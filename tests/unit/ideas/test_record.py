@@ -41,7 +41,7 @@ def side(*losses, **more):
 
 
 def test_differences_are_paired_by_seed():
-    found = record.bought(side(2.0, 3.0, 4.0), side(1.9, 2.8, 3.7))
+    found = record.gain(side(2.0, 3.0, 4.0), side(1.9, 2.8, 3.7))
     assert found["validation"] == pytest.approx(0.2)
     assert found["each"] == pytest.approx([0.1, 0.2, 0.3])
     assert found["error"] == pytest.approx(0.1 / math.sqrt(3))
@@ -55,10 +55,10 @@ def test_differences_are_paired_by_seed():
     ("mean", "error", "expected"),
     [
         (0.2, 0.09, "gain"),
-        (0.2, 0.11, "cannot be told"),
+        (0.2, 0.11, "not significant"),
         (-0.2, 0.09, "loss"),
-        (0.0, 0.0, "cannot be told"),
-        (-1e-8, 1e-9, "cannot be told"),
+        (0.0, 0.0, "not significant"),
+        (-1e-8, 1e-9, "not significant"),
     ],
 )
 def test_a_verdict_needs_two_standard_errors(mean, error, expected):
@@ -66,9 +66,9 @@ def test_a_verdict_needs_two_standard_errors(mean, error, expected):
 
 
 def test_what_has_no_seeds_goes_with_each_and_errs_over_the_text():
-    found = record.bought(side(2.0), side(1.9, 1.8, 1.7))
+    found = record.gain(side(2.0), side(1.9, 1.8, 1.7))
     assert found["each"] == pytest.approx([0.1, 0.2, 0.3])
-    alone = record.bought(side(2.0, chunks=(10.0, 12.0)), side(1.0, chunks=(9.0, 10.0)))
+    alone = record.gain(side(2.0, chunks=(10.0, 12.0)), side(1.0, chunks=(9.0, 10.0)))
     assert alone["over"] == "text"
     # Pieces gained 1 and 2 nats: the sum has a deviation of sqrt(2) * sd.
     assert alone["error"] == pytest.approx(
@@ -78,22 +78,22 @@ def test_what_has_no_seeds_goes_with_each_and_errs_over_the_text():
 
 def test_runs_that_share_models_err_over_the_text():
     base, pair = side(2.0, 3.0, 4.0), side(1.9, 2.8, 3.7, chunks=(9.0, 10.0))
-    found = record.bought(base, pair, shares=True)
+    found = record.gain(base, pair, shares=True)
     assert found["over"] == "text"
     assert found["validation"] == pytest.approx(0.2)
     assert found["error"] == pytest.approx(math.sqrt(0.5) / math.log(2) * math.sqrt(2) / 4)
 
 
 def test_a_short_text_has_no_error_and_no_verdict():
-    found = record.bought(side(2.0, chunks=(1.0,)), side(1.0, chunks=(0.5,)))
+    found = record.gain(side(2.0, chunks=(1.0,)), side(1.0, chunks=(0.5,)))
     assert found["error"] is None
-    assert found["verdict"] == "cannot be told"
+    assert found["verdict"] == "not significant"
 
 
 def test_kinds_add_up_to_the_whole():
     before = side(2.0, nats=[3.0, 2.0, 1.0, 0.0, 0.0])
     after = side(2.0, nats=[1.0, 2.5, 0.5, 0.0, 0.0])
-    found = record.bought(before, after)["kinds"]
+    found = record.gain(before, after)["kinds"]
     assert found[NAMES[0]]["bits"] == pytest.approx(2.0 / math.log(2) / 4)
     assert found[NAMES[1]]["bits"] < 0
     total = sum(found[kind]["bits"] for kind in NAMES)
@@ -104,9 +104,9 @@ def test_kinds_add_up_to_the_whole():
 def test_at_equal_seconds_the_faster_side_ends():
     slow = [(0, 0.0, 6.0), (100, 10.0, 4.0), (200, 20.0, 2.0)]
     fast = [(0, 0.0, 6.0), (200, 5.0, 3.5)]
-    found = record.bought(side(2.0, curve=slow), side(3.5, curve=fast))["equal_seconds"]
+    found = record.gain(side(2.0, curve=slow), side(3.5, curve=fast))["equal_seconds"]
     assert found == {"seconds": 5.0, "bits": pytest.approx(5.0 - 3.5)}
-    assert record.bought(side(2.0), side(3.5, curve=fast))["equal_seconds"] is None
+    assert record.gain(side(2.0), side(3.5, curve=fast))["equal_seconds"] is None
 
 
 def test_a_rate_at_the_edge_is_told():

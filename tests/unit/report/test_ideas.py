@@ -6,7 +6,7 @@ import pytest
 
 from charlm.report import ideas
 
-BOUGHT = {
+GAIN = {
     "validation": 0.5,
     "base_validation": 3.0,
     "error": 0.1,
@@ -27,7 +27,7 @@ def row(base=None, validation=3.0, **changes):
         "base": base,
         "validation": validation,
         "from_nothing": 6.0 - validation,
-        "bought": BOUGHT if base else None,
+        "gain": GAIN if base else None,
         "seeds": [1, 2],
         "characters": 1000,
         "seconds": 10.0,

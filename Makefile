@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Stages call `python`: the environment's own must come first, activated or not.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# A hundred processes start here: without its cache Python would compile all that they import in each.
+export PYTHONDONTWRITEBYTECODE :=
 # An environment has the path of its project inside: one that was moved or copied would run the other's code.
 made_in := $(shell [ -L .venv ] || cat .venv/.installed 2>/dev/null)
 ifneq ($(made_in),)
@@ -43,7 +45,7 @@ smoke: setup  ## run the whole graph at scale smoke, in a copy (.smoke)
 
 torture: setup  ## kill trainings at random, compare every byte; thousands of bad params.yaml (an hour)
 	@python -m tools.torture
-	@python -m pytest -q --torture -n 0 tests/robustness
+	@python -m pytest -q --torture -n 0 tests/robustness tests/pipeline/test_changes.py
 
 sweep: setup  ## 24 experiments by four workers over one MLflow database: none lost, none doubled? (12 minutes)
 	@python -m tools.sweep

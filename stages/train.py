@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -190,7 +190,9 @@ def publish(tracker: tracking.Tracker, training: "Job") -> None:
         ],
     )
     if not training.resumed:
-        timings.record(project_root(), name, timings.training_key(folder, ENCODED), seconds)
+        # The model is there: a full disk must not fail its training now.
+        with suppress(UserError):
+            timings.record(project_root(), name, timings.training_key(folder, ENCODED), seconds)
     speed = f"{training.characters_per_second:,.0f} characters/s"
     speed = f"{seconds:.1f} s on {training.device.type} ({speed})"
     if not training.curve:

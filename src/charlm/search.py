@@ -13,19 +13,19 @@ A Next-generation Hyperparameter Optimization Framework", 2019.
 
 import contextlib
 import copy
+import json
 import re
 import subprocess
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from ruamel.yaml import YAML
 
 from charlm.cli import one_line_errors
 from charlm.config import params
@@ -34,7 +34,7 @@ from charlm.errors import UserError
 if TYPE_CHECKING:
     import optuna
 
-POLL_S = 2.0
+POLL_S = 5.0
 """Seconds between two looks at the queue."""
 
 LOSSES = "reports/validation_bits_per_char.json"
@@ -65,7 +65,9 @@ class Space:
     def propose(self, trial: "optuna.Trial") -> Any:
         """Return a value for a trial."""
         if self.choices:
-            return trial.suggest_categorical(self.key, self.choices)
+            # Optuna's databases hold no lists.
+            by_text = {as_text(choice): choice for choice in self.choices}
+            return by_text[trial.suggest_categorical(self.key, tuple(by_text))]
         log = self.low > 0 and self.high / self.low >= WIDE
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(self.key, self.low, self.high, log=log)
@@ -78,6 +80,25 @@ class Space:
         return self.choices or (self.low, self.high)
 
 
+def as_text(value: Any) -> str:
+    """Return a value as params.yaml may have it, and DVC's -S."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def read_spaces(texts: Iterable[str]) -> list[Space]:
+    """Read the space of each key.
+
+    Raises:
+        UserError: one is none, or a key has two.
+    """
+    spaces = [read_space(text) for text in texts]
+    keys = [space.key for space in spaces]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UserError(f"{key} is given twice: keep one")
+    return spaces
+
+
 def read_space(text: str) -> Space:
     """Read KEY=LOW..HIGH or KEY=ONE,OTHER,...
 
@@ -85,11 +106,15 @@ def read_space(text: str) -> Space:
         UserError: it is neither.
     """
     key, equals, values = text.partition("=")
-    yaml = YAML(typ="safe", pure=True)
-    parts = values.split("..") if ".." in values else values.split(",")
-    ends = [yaml.load(part) for part in parts]
-    if not (key and equals) or len(ends) < 2 or None in ends:
-        raise UserError(f"'{text}' is no search space (allowed: KEY=LOW..HIGH or KEY=ONE,OTHER)")
+    listed = f"[{','.join(values.split('..')) if '..' in values else values}]"
+    wrong = f"'{text}' is no search space (allowed: KEY=LOW..HIGH or KEY=ONE,OTHER)"
+    try:
+        ends = params.content(listed, text)
+    except UserError:
+        raise UserError(wrong) from None
+    # YAML passes over a comma at the end of a list, and reads nothing as null.
+    if not (key and equals) or len(ends) < 2 or values.endswith((",", "..")):
+        raise UserError(wrong)
     if ".." not in values:
         return Space(key, tuple(ends))
     numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
@@ -98,30 +123,43 @@ def read_space(text: str) -> Space:
     return Space(key, (), *ends)
 
 
-def check(spaces: list[Space], content: dict[str, Any]) -> None:
-    """Refuse a space that params.yaml does not allow.
+def check(space: Space, content: dict[str, Any]) -> Space:
+    """Return a space as params.yaml allows it: of integers only where the key has no other numbers.
 
     A key of `training` or `sampling` need not stand in the entry yet.
 
     Args:
-        spaces: to be searched.
+        space: to be searched.
         content: of params.yaml.
 
     Raises:
-        UserError: the first thing that is wrong, in one line.
+        UserError: it allows an end or a choice not, in one line.
     """
-    for space in spaces:
-        for value in space.ends:
-            changed = copy.deepcopy(content)
-            inner: Any = changed
-            *parents, last = space.key.split(".")
-            for parent in parents:
-                inner = inner.get(parent) if isinstance(inner, dict) else None
-            defaults = content.get(parents[-1], {}) if parents else {}
-            if not isinstance(inner, dict) or last not in {**inner, **defaults}:
-                raise UserError(f"params.yaml has no key {space.key}")
-            inner[last] = value
-            params.parse(changed, f"params.yaml with {space.key}={value}")
+    for value in space.ends:
+        parse_with(content, space.key, value)
+    if not space.choices and isinstance(space.low, int) and isinstance(space.high, int):
+        with contextlib.suppress(UserError):
+            parse_with(content, space.key, space.low + 0.5)
+            return replace(space, low=float(space.low), high=float(space.high))
+    return space
+
+
+def parse_with(content: dict[str, Any], key: str, value: Any) -> None:
+    """Check params.yaml with another value of a key.
+
+    Raises:
+        UserError: there is no such key, or it may not have that value.
+    """
+    changed = copy.deepcopy(content)
+    inner: Any = changed
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = inner.get(parent) if isinstance(inner, dict) else None
+    defaults = content.get(parents[-1], {}) if parents else {}
+    if not isinstance(inner, dict) or last not in {**inner, **defaults}:
+        raise UserError(f"params.yaml has no key {key}")
+    inner[last] = value
+    params.parse(changed, f"params.yaml with {key}={as_text(value)}")
 
 
 class Study:
@@ -308,16 +346,29 @@ def by_queue(proposed: list[Values], model: str, workers: int) -> list[tuple[str
 
     names = [queue(values) for values in proposed]
     dvc_output("queue", "start", "-j", str(workers))
-    while waiting(names):
-        time.sleep(POLL_S)
+    try:
+        while waiting(names):
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        click.echo(
+            f"{', '.join(names)} go on in DVC's queue: `dvc queue status` shows them, "
+            "`dvc queue stop --kill` ends them",
+            err=True,
+        )
+        raise
     rows = {row["Experiment"]: row for row in dvc.api.exp_show()}
     return [(name, loss_of(rows.get(name, {}), model)) for name in names]
+
+
+def override(key: str, value: Any) -> str:
+    """Return what DVC's -S is given."""
+    return f"++{key}={as_text(value)}"
 
 
 def queue(values: Values) -> str:
     """Queue an experiment with these values of params.yaml; return its name."""
     # Two pluses set a key whether the entry has it yet or not.
-    flags = [word for key, value in values.items() for word in ("-S", f"++{key}={value}")]
+    flags = [word for pair in values.items() for word in ("-S", override(*pair))]
     output = dvc_output("exp", "run", "--queue", *flags)
     name = re.search(r"Queued experiment '([^']+)'", output)
     if not name:
@@ -341,6 +392,11 @@ def loss_of(row: dict[str, Any], model: str) -> float | None:
     """
     loss: float | None = row.get(f"{LOSSES}:{model}", row.get(model))
     return loss
+
+
+def in_words(values: Values) -> str:
+    """Return values as the table shows them."""
+    return " ".join(f"{key}={as_text(value)}" for key, value in values.items())
 
 
 @click.command()
@@ -391,8 +447,8 @@ def main(
     """
     settings = params.load()
     settings.named(model)
-    read = [read_space(text) for text in spaces]
-    check(read, YAML(typ="safe", pure=True).load(Path("params.yaml")))
+    content = params.read(Path("params.yaml"))
+    read = [check(space, content) for space in read_spaces(spaces)]
 
     import optuna
 
@@ -409,14 +465,14 @@ def main(
     rows = search(shared, read, trials, workers, measure)
     for loss, name, values in rows:
         bits = "failed" if loss is None else f"{loss:.4f}"
-        click.echo(f"{bits:>7}  {name:24}  {' '.join(f'{k}={v}' for k, v in values.items())}")
+        click.echo(f"{bits:>7}  {name:24}  {in_words(values)}")
     if not rows or rows[0][0] is None:
         return
     best, values = rows[0][1:]
     if best in mine:
         click.echo(f"`dvc exp apply {best}` makes the best one yours")
     else:
-        flags = " ".join(f"-S ++{key}={value}" for key, value in values.items())
+        flags = " ".join(f"-S '{override(*pair)}'" for pair in values.items())
         click.echo(f"the best one was not made by this call; here: dvc exp run {flags}")
 
 

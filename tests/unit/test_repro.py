@@ -91,12 +91,20 @@ def test_an_entry_of_the_lock_is_written_as_dvc_writes_it(lock, tmp_path):
     theirs = tmp_path / "theirs.lock"
     theirs.write_bytes(lock.read_bytes())
     new = {"cmd": "x" * 100 + " y" * 50, "params": {"params.yaml": {"a.b": ["no", 1.0e-3, None]}}}
-    for name in ("train@lstm", "download", "report", "train@new"):
-        for path, modify in ((lock, lock_file.modify), (theirs, modify_yaml)):
-            with modify(path) as content:
-                entry = dict(content["stages"].get(name, new))
-                entry["cmd"] = f"{entry['cmd']} --again: 'yes'"
-                content["stages"].update({name: entry})
+    names = ("train@lstm", "download", "report", "train@new")
+
+    def change(stages, name):
+        entry = dict(stages.get(name, new))
+        entry["cmd"] = f"{entry['cmd']} --again: 'yes'"
+        stages.update({name: entry})
+
+    for name in names:
+        with lock_file.modify(lock) as content:
+            change(content["stages"], name)
+    # DVC takes a second for each time that it writes the file.
+    with modify_yaml(theirs) as content:
+        for name in names:
+            change(content["stages"], name)
     assert lock.read_bytes() == theirs.read_bytes()
     assert b"train@new" in lock.read_bytes()
 

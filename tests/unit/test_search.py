@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import warnings
 from functools import partial
 
 import optuna
@@ -10,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from charlm.errors import UserError
-from charlm.search import Space, Study, check, read_space, search
+from charlm.search import Space, Study, check, override, read_space, read_spaces, search
 from tests.workspace import PROJECT
 
 RATE = "models.bigram.training.learning_rate"
@@ -45,12 +46,38 @@ def test_what_is_no_space_is_one_line(text):
 )
 def test_values_that_params_yaml_refuses_are_refused_before_anything_runs(content, space, expected):
     with pytest.raises(UserError, match=expected):
-        check([read_space(space)], content)
+        check(read_space(space), content)
 
 
 def test_a_good_space_passes(content):
     spaces = (f"{RATE}=1e-4..1e-1", "runs.bigram.seed=1,2", "models.bigram.training.clip=1.0,2.0")
-    check([read_space(space) for space in spaces], content)
+    for space in spaces:
+        check(read_space(space), content)
+
+
+def test_numbers_are_whole_only_where_no_others_are_allowed(content):
+    """As one writes them, 0..1 and 1..5 are integers."""
+    decay = check(read_space("models.bigram.training.weight_decay=0..1"), content)
+    assert (decay.low, decay.high) == (0.0, 1.0)
+    assert isinstance(decay.low, float)
+    batch = check(read_space("models.bigram.training.batch=16..64"), content)
+    assert isinstance(batch.low, int)
+
+
+def test_a_choice_may_be_a_list_or_null(content):
+    betas = read_space("models.bigram.training.betas=[0.9,0.99],[0.9,0.95]")
+    assert check(betas, content).choices == ([0.9, 0.99], [0.9, 0.95])
+    clip = check(read_space("models.bigram.training.clip=null,1.0"), content)
+    assert override(clip.key, clip.choices[0]) == "++models.bigram.training.clip=null"
+    study = Study(by_parzen, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert betas.propose(study.ask(3)) in betas.choices
+
+
+def test_a_key_is_given_once():
+    with pytest.raises(UserError, match="a is given twice: keep one"):
+        read_spaces(["a=1,2", "b=1,2", "a=3,4"])
 
 
 def valley(proposed):

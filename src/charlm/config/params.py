@@ -288,7 +288,7 @@ def read(path: Path) -> Any:
     Raises:
         UserError: it is missing, or is no YAML.
     """
-    return _content(_read(path), path)
+    return content(_read(path), str(path))
 
 
 def _read(path: Path) -> str:
@@ -302,19 +302,24 @@ def _read(path: Path) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _parsed(text: str, path: Path) -> Params:
-    return parse(_content(text, path), str(path))
+    return parse(content(text, str(path)), str(path))
 
 
-def _content(text: str, path: Path) -> Any:
+def content(text: str, where: str) -> Any:
+    """Return the content of a YAML text, unchecked; `where` is its name for messages.
+
+    Raises:
+        UserError: it is no YAML.
+    """
     try:
         # YAML 1.2, as DVC reads it: 1e-3 is a number and a repeated key is an error.
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = " ".join(str(error.problem or error.context).split())
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+        raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
     except (YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def parse(content: Any, where: str) -> Params:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from ruamel.yaml import YAML
 
 from charlm.cli import one_line_errors
+from charlm.config import params
 from charlm.errors import UserError
 from charlm.files import write_text
 from charlm.report.leaderboard import HELD_OUT
@@ -93,8 +93,25 @@ def read(name: str) -> Revision:
         curves, report = _read(name, CURVES), _read(name, REPORT)
     except FileNotFoundError as error:
         click.echo(f"{name}: {error} is not in the cache here (dvc fetch -A)", err=True)
-    params = YAML(typ="safe", pure=True).load(text)
-    return Revision(name, params, json.loads(rows), json.loads(curves), report)
+    return Revision(
+        name,
+        params.content(text, f"{name}: params.yaml"),
+        _table(name, LEADERBOARD, rows),
+        _table(name, CURVES, curves),
+        report,
+    )
+
+
+def _table(name: str, path: str, text: str) -> Any:
+    """Return the content of a JSON file of a revision.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{name}: {path} is damaged ({error})") from None
 
 
 def _read(revision: str, path: str) -> str:

@@ -143,7 +143,7 @@ def test_a_step_raises_the_weights_of_contexts_that_were_right():
     slopes = torch.autograd.grad(loss, found.weights)
     found.step(list(slopes))
     for weight, old, slope in zip(found.weights, before, slopes, strict=True):
-        assert (weight >= old).all()
+        assert (weight > old - 1e-6).all()
         expected = old - 0.1 * slope / (1 + slope.abs())
         torch.testing.assert_close(weight.detach(), expected)
         assert (weight > old).any()

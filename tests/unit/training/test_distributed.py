@@ -54,9 +54,10 @@ def test_shares_cover_a_batch_and_weigh_characters():
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
 def test_params_set_the_number_of_processes(tmp_path, corpus_path):
-    folder = trainable(tmp_path / "copy", ["bigram"], corpus_path, processes=2)
+    short = {"processes": 2, "models__bigram__smoke__steps": 20}
+    folder = trainable(tmp_path / "copy", ["bigram"], corpus_path, **short)
     done = run(folder, "python", "-m", "stages.train", "--model", "bigram")
-    assert done.stderr.count("bigram: 400 steps in") == 1
+    assert done.stderr.count("bigram: 20 steps in") == 1
     assert (folder / "models/bigram/weights.safetensors").is_file()
     assert not [path for path in (folder / ".checkpoints").iterdir() if path.suffix != ".lock"]
     from mlflow import MlflowClient

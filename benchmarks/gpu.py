@@ -3,6 +3,7 @@
     python -m benchmarks.gpu [RUN ...]        adds to benchmarks/gpu.json
 
 Without a name it measures what is not recorded on this device yet, and records each as it is known.
+Figures of other devices, and of other versions of torch, stay beside them.
 
 Each ranked run of params.yaml, at the sizes of scale full, one after the other in one process:
 
@@ -130,16 +131,26 @@ def missing(device: torch.device) -> list[str]:
     """Return the runs that are not recorded yet: of all that are trained by steps."""
     settings = at_scale(GPU_SCALE)
     ranked = [name for name in settings.ranked if name in settings.runs]
-    recorded = entries(device)
+    recorded = record(device)["entries"]
     by_steps = (name for name in ranked if settings.run(name).training.steps_on(10**6))
     return [name for name in by_steps if name not in recorded]
 
 
-def entries(device: torch.device) -> dict[str, Any]:
+def records() -> list[dict[str, Any]]:
+    """Return what is recorded, by device and version of torch."""
+    return list(read_json(OUTPUT)["machines"]) if OUTPUT.is_file() else []
+
+
+def record(device: torch.device) -> dict[str, Any]:
     """Return what is recorded on this kind of device with this version of torch."""
-    record: dict[str, Any] = read_json(OUTPUT) if OUTPUT.is_file() else {"machine": ""}
-    same = record["machine"].rpartition(",")[0] == machine(device).rpartition(",")[0]
-    return dict(record["entries"]) if same else {}
+    here = machine(device)
+    same = (each for each in records() if undated(each["machine"]) == undated(here))
+    return next(same, {"machine": here, "entries": {}})
+
+
+def undated(described: str) -> str:
+    """Return a machine's description without the day."""
+    return described.rpartition(",")[0]
 
 
 def main(names: list[str]) -> None:
@@ -147,22 +158,25 @@ def main(names: list[str]) -> None:
     device = start_torch()
     if not ON_GPU:
         sys.exit("benchmarks.gpu needs a CUDA device; none was found")
-    settings, rows, peaks = at_scale(GPU_SCALE), entries(device), {}
+    settings, found, peaks = at_scale(GPU_SCALE), record(device), {}
+    others = [each for each in records() if undated(each["machine"]) != undated(found["machine"])]
     size = 8192 if device.type == "cuda" else 512
     for precision in ("float32", "bfloat16"):
         peaks[precision] = peak(getattr(torch, precision), device, size)
     print({name: f"{rate / 1e12:.2f} TFLOP/s" for name, rate in peaks.items()}, flush=True)
     for name in names or missing(device):
-        rows[name] = row(settings.run(name), device, peaks)
-        print(name, rows[name], flush=True)
+        found["entries"][name] = row(settings.run(name), device, peaks)
+        print(name, found["entries"][name], flush=True)
+        found |= {
+            "machine": machine(device),
+            "peak": {precision: round(rate) for precision, rate in peaks.items()},
+        }
         write_json(
             OUTPUT,
             {
                 "command": "python -m benchmarks.gpu",
-                "machine": machine(device),
                 "unit": "characters per second of training",
-                "peak": {precision: round(rate) for precision, rate in peaks.items()},
-                "entries": rows,
+                "machines": [*others, found],
             },
         )
 

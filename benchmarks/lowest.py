@@ -1,7 +1,6 @@
 """How low the loss gets, on two CPU cores or on a GPU, and how fast.
 
     python -m benchmarks.lowest [PLAN ...] [SEED ...] [--threads N] [--shared] [--keep FOLDER]
-                                [--train]
 
 adds to benchmarks/lowest.json; on a CUDA device, or with `full`, to benchmarks/lowest_gpu.json.
 Three seeds of each of these plans: both members of the ensemble `mixture` of params.yaml, alone;
@@ -15,13 +14,12 @@ mixing and without it:
 Choices follow validation (docs/results.md says what else was in view). Test is scored once per
 seed. Nothing else should run meanwhile: it takes an hour on two cores, and uses all of them unless
 --threads says otherwise. Where something did, say --shared: seconds are then no measure of speed,
-and are left out. With --keep weights stay in a folder, are trained only where it has none, and a
-training that was stopped goes on; with --train nothing is scored, so that a GPU need not wait for
-counting. A seed that is recorded already is not run again; remove the file to begin afresh.
+and are left out. With --keep weights stay in a folder, are trained only where it has none of the
+same configuration, and a training that was stopped goes on. A seed that is recorded already is not
+run again; remove the file to begin afresh.
 """
 
 import copy
-import json
 import os
 import statistics
 import sys
@@ -33,21 +31,18 @@ from typing import Any
 import click
 import torch
 
-import stages  # puts this copy's src first
-from benchmarks.common import GPU_SCALE, ON_GPU, RECORDS, at_scale, train
+from benchmarks.common import ENCODED, GPU_SCALE, ON_GPU, RECORDS, at_scale, train
 from benchmarks.machine import machine
 from charlm import saved_model
 from charlm.cli import one_line_errors
 from charlm.config import params
 from charlm.data import encoding
 from charlm.evaluation import dynamic, ensemble, loss
-from charlm.files import read_json, write_json, write_text
+from charlm.files import read_json, write_json
 from charlm.models.base import LanguageModel, start_torch
 from charlm.saved_model import Config
 from charlm.training import checkpoint
 
-ROOT = Path(stages.__file__).parent.parent
-ENCODED = ROOT / "data/encoded"
 SEEDS = (1, 2, 3)
 LONGER: dict[str, dict[str, Any]] = {
     "models__lstm__quick": {
@@ -105,17 +100,19 @@ def trained(plan: str, name: str, seed: int, folder: Path | None) -> Trained:
     """Train once, or load what a folder keeps."""
     device = start_torch(torch.get_num_threads())
     kept = folder / f"{plan.replace(' ', '-')}-{name}-{seed}" if folder else None
-    if kept and (kept / "training.json").is_file():
-        model, config = saved_model.load(kept, device)
-        return Trained(model, config, **read_json(kept / "training.json"))
     run = PLANS[plan].run(name).model_copy(update={"seed": 10 * seed + 1})
+    configuration = run.model_dump(mode="json")
+    if kept and (kept / "training.json").is_file():
+        known = read_json(kept / "training.json")
+        if known.pop("run", None) == configuration:
+            model, config = saved_model.load(kept, device)
+            return Trained(model, config, **known)
     model, config, curve, seconds = train(run, device, kept=kept)
     found = Trained(model, config, int(curve[-1]["step"]), round(seconds, 1), machine(device))
     if kept:
         saved_model.save(kept, model, config)
-        write_text(kept / "curve.json", json.dumps(curve))
         known = {"steps": found.steps, "seconds": found.seconds, "machine": found.machine}
-        write_json(kept / "training.json", known)
+        write_json(kept / "training.json", {"run": configuration, **known})
     return found
 
 
@@ -155,7 +152,7 @@ def measure(
         "dynamic_without_contexts": how.model_copy(update={"context_rate": 0.0}),
     }.items():
         started = time.perf_counter()
-        # What has learned is not what it was.
+        # Dynamic evaluation changes the weights.
         nats, _ = dynamic.scores(copy.deepcopy(mixture), past, held, learner, config.symbols)
         seconds = None if shared else round(time.perf_counter() - started, 1)
         found["mixture"] |= {way: losses(nats, first), f"{way}_seconds": seconds}
@@ -192,12 +189,9 @@ def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 @click.option("--threads", default=os.cpu_count() or 1, type=click.IntRange(min=1))
 @click.option("--shared", is_flag=True, help="Something else runs beside it.")
 @click.option("--keep", "folder", type=click.Path(path_type=Path), help="For trained models.")
-@click.option("--train", "only_train", is_flag=True, help="Score nothing.")
 @click.argument("words", nargs=-1, type=click.Choice([*PLANS, *map(str, SEEDS)]))
 @one_line_errors
-def main(
-    threads: int, shared: bool, folder: Path | None, only_train: bool, words: tuple[str, ...]
-) -> None:
+def main(threads: int, shared: bool, folder: Path | None, words: tuple[str, ...]) -> None:
     """Run what is not recorded yet, one after the other."""
     plans = [word for word in words if word in PLANS]
     seeds = [int(word) for word in words if word not in PLANS] or SEEDS
@@ -210,10 +204,6 @@ def main(
         for plan in plans or (["full"] if on_gpu else ["quick", "five minutes"]):
             key = f"{plan}, seed {seed}"
             if key in results:
-                continue
-            if only_train:
-                for name in PLANS[plan].ensemble("mixture").members:
-                    print(key, name, trained(plan, name, seed, folder).seconds, "s", flush=True)
                 continue
             results[key] = measure(plan, seed, splits, shared, folder)
             print(key, results[key], flush=True)

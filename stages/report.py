@@ -1,6 +1,5 @@
 """Gather all results into the leaderboard and the report."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,19 +94,18 @@ def main() -> None:
     for line in compare.since_baseline(bits):
         click.echo(line, err=True)
     # The results of later stages go to each model's MLflow run, and the whole to the pipeline's.
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in settings.names:
-            tracker.attach(
-                tracking.weights_digest(MODELS / name),
-                tracking.evaluation_metrics(RESULTS / name / "metrics.json", MODELS / name),
-                track.results_of(name, Path(scratch)),
-            )
-        tracker.summarise(
-            {f"validation_bits.{name}": value for name, value in bits.items()}
-            | tracking.entropy_metrics(RESULTS / "entropy.json"),
-            [OUTPUT / "leaderboard.json", OUTPUT / "report.html", RESULTS / "entropy.json"],
+    for name in settings.names:
+        tracker.attach(
+            tracking.weights_digest(MODELS / name),
+            tracking.evaluation_metrics(RESULTS / name / "metrics.json", MODELS / name),
+            track.results_of(name),
         )
-        tracker.wait()
+    tracker.summarise(
+        {f"validation_bits.{name}": value for name, value in bits.items()}
+        | tracking.entropy_metrics(RESULTS / "entropy.json"),
+        [OUTPUT / "leaderboard.json", OUTPUT / "report.html", RESULTS / "entropy.json"],
+    )
+    tracker.wait()
 
 
 if __name__ == "__main__":

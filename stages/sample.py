@@ -13,6 +13,8 @@ from charlm.errors import UserError
 from charlm.files import write_text
 
 ENCODED, MODELS = Path("data/encoded"), Path("models")
+MOST_READ = 4_000_000
+"""Characters of the training text in which the words of a prompt are looked for."""
 
 
 @click.command()
@@ -86,10 +88,13 @@ def main(name: str, output: Path | None, stream: bool, **options: Any) -> None:
 
 
 def training_text() -> str:
-    """Return the text that models were trained on; empty where only models were pulled."""
+    """Return the text that models were trained on; empty where only models were pulled.
+
+    Of a large one the beginning is enough to know its words.
+    """
     if not (ENCODED / "train.npy").is_file():
         return ""
-    ids = encoding.load_split(ENCODED, "train")
+    ids = encoding.load_split(ENCODED, "train")[:MOST_READ]
     return Vocabulary.load(ENCODED / "vocabulary.json").decode(ids)
 
 

@@ -183,8 +183,7 @@ def main(folder: Path) -> None:
     copy_project(folder, **TINY)  # type: ignore[arg-type]
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     started = time.perf_counter()
-    for module in ("charlm.repro", "charlm.report.summary"):
-        subprocess.run([sys.executable, "-m", module], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-m", "charlm.repro"], cwd=folder, check=True)
     status = run(folder, "dvc", "status").stdout
     assert "up to date" in status, status
     print(f"\nthe whole graph took {time.perf_counter() - started:.0f} s in {folder}")

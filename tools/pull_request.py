@@ -62,7 +62,8 @@ def run_graph(folder: Path) -> None:
     """Run the whole graph at scale smoke, with that commit's code."""
     variables = environment() | {"PYTHONPATH": str(folder.resolve() / "src")}
     command = [sys.executable, "-m", "tests.workspace", ".smoke"]
-    subprocess.run(command, cwd=folder, env=variables, check=True)
+    if subprocess.run(command, cwd=folder, env=variables).returncode:
+        raise UserError(f"the pipeline of {folder.name} failed, see above")
 
 
 def read(folder: Path, name: str) -> Revision:

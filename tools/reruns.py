@@ -7,6 +7,7 @@ code. It needs a finished `make repro`.
 """
 
 import re
+import signal
 import subprocess
 from collections import Counter
 from typing import Any
@@ -61,6 +62,7 @@ def in_words(stages: list[str]) -> str:
 
 def main() -> None:
     """Print what runs at once, and what may follow, for each file."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # files are put back
     graph = Repo(str(PROJECT)).index.graph
     if waiting := stages_that_would_run():
         raise SystemExit(f"run `make repro` first: {', '.join(waiting[:5])} would run already")

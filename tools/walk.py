@@ -20,7 +20,17 @@ from pathlib import Path
 from tests.pipeline.test_docs import DOCUMENTS, blocks
 from tests.workspace import PROJECT, TINY, copy_project, environment, run
 
-ZOO = ("bigram", "attention", "rnn", "gpt", "lstm", "ngram_lstm", "kneser_ney", "mixture")
+ZOO = (
+    "add_one",
+    "bigram",
+    "attention",
+    "rnn",
+    "gpt",
+    "lstm",
+    "ngram_lstm",
+    "kneser_ney",
+    "mixture",
+)
 
 NOT_RUN = {
     "ideas": "the ideas need the whole zoo: tests/pipeline/test_ideas.py runs some",

@@ -9,6 +9,7 @@ import requests
 
 from charlm.cli import one_line_errors
 from charlm.errors import UserError, masked
+from charlm.report import summary
 
 ANSWER_S = 10.0
 """Seconds that a server may take to answer at all."""
@@ -52,6 +53,8 @@ def main(remote: str | None) -> None:
             raise UserError(incomplete(address)) from None
         raise UserError(f"{address}: {' '.join(str(error.__cause__ or error).split())}") from None
     click.echo(f"everything is here, from {masked(address)}; `dvc status` compares it", err=True)
+    if summary.LEADERBOARD.is_file():
+        summary.show()
 
 
 def named(remote: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_it_goes_on_until_all_is_recorded(tmp_path, corpus_path):
     assert said[1] == "all is recorded"
     found = {name: json.loads((records / name).read_text()) for name in RECORDS}
     assert found["kills_gpu.json"]["same_bytes"]
-    assert all(row["same_weights"] for row in found["gpu.json"]["entries"].values())
+    assert all(row["same_weights"] for row in found["gpu.json"]["machines"][0]["entries"].values())
     assert len(found["lowest_gpu.json"]["results"]) == 3
     assert set(found["published.json"]["runs"]) == {
         "published_lmnet",

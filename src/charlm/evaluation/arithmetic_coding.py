@@ -108,6 +108,11 @@ class Decoder:
         self._code = int.from_bytes(content[:8].ljust(8, b"\0"), "big")
         self._range = TOP - 1
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether more was read than any coder writes for what was asked for."""
+        return self._place > len(self._content) + 7
+
     def get(self, sizes_V: NDArray[np.int64]) -> int:
         """Return the next symbol, given the frequencies that it was put with."""
         self._range >>= PRECISION
@@ -271,6 +276,8 @@ def restore(
     predictor = _Predictor(model, first, vocabulary.symbols, lessons)
     for _ in range(count):
         ids.append(coder.get(predictor.sizes_V))
+        if coder.exhausted:
+            raise UserError("it is damaged: it ends too early")
         predictor.learn(ids[-1])
         advance(1)
     text = vocabulary.decode(ids)

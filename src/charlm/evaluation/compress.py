@@ -73,7 +73,7 @@ def holdout(name: str, dynamic: bool) -> None:
         content = arithmetic_coding.compress(
             model, ids, first, vocabulary, weights, bar.update, lessons
         )
-        # What has learned is not what it was.
+        # Dynamic evaluation changes the weights: load the model again.
         model, *_ = load(name)
         restored = arithmetic_coding.restore(
             model, content, vocabulary, weights, bar.update, lessons

@@ -24,7 +24,6 @@ Shapes: M characters of the past, S of a piece, K contexts, L earlier positions,
 kinds of positions, C classes of evidence.
 """
 
-from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,7 +37,11 @@ CONTEXTS = 10
 LATEST = 32
 """Earlier positions looked at in each context, L."""
 
+MOST_PAST = 4_000_000
+"""Characters of the past that are indexed, at most: its end. They take 0.3 GB a million."""
+
 FADING = 0.85
+FADINGS_L = np.array([FADING**earlier for earlier in range(LATEST)], dtype=np.float32)
 
 PRIOR = 0.5
 """What the model's prediction counts in a context, a: half of its latest position."""
@@ -75,14 +78,14 @@ class Reader:
         self._newline, self._return = ids.get("\n"), ids.get("\r")
         self._last: tuple[int, ...] = ()
         # Hashes of what was read; of nothing it is 0.
-        self._word, self._letters, self._words = 0, 0, (0, 0)
-        self._line, self._empty = 0, True
-        self._begins, self._head, self._heads = True, 0, (0, 0)
+        self._word, self._letters, self._words_before = 0, 0, (0, 0)
+        self._line, self._line_is_empty = 0, True
+        self._in_first_line, self._speaker, self._speakers_before = True, 0, (0, 0)
 
     @property
     def kind(self) -> int:
         """The kind of this position, in [0, Z)."""
-        return min(self._letters, LETTERS) + (LETTERS + 1) * self._begins
+        return min(self._letters, LETTERS) + (LETTERS + 1) * self._in_first_line
 
     def read(self, symbol: int) -> tuple[int, ...]:
         """Read a character; return the K contexts of the position after it."""
@@ -90,17 +93,19 @@ class Reader:
         if self._in_words[symbol]:
             self._word, self._letters = hash((self._word, self._folded[symbol])), self._letters + 1
         elif self._letters:
-            self._words, self._word, self._letters = (self._word, self._words[0]), 0, 0
+            self._words_before = self._word, self._words_before[0]
+            self._word, self._letters = 0, 0
         if symbol == self._newline:
             self._end_line()
         elif symbol != self._return:
-            self._line, self._empty = hash((self._line, symbol)), False
+            self._line, self._line_is_empty = hash((self._line, symbol)), False
         # Between words, the last character stands for the word.
         word = hash((self._word, 0 if self._letters else symbol))
-        before, earlier = self._words
-        line = hash((self._line, self._begins))
-        # Who speaks; while a paragraph begins, who spoke last.
-        speaker, other = self._heads if self._begins else (self._head, self._heads[0])
+        before, earlier = self._words_before
+        line = hash((self._line, self._in_first_line))
+        speaker, other = self._speakers_before
+        if not self._in_first_line:
+            speaker, other = self._speaker, speaker
         return (
             hash(self._last[-6:]),  # the last 6 characters
             hash(self._last),  # the last 10
@@ -109,17 +114,19 @@ class Reader:
             hash((word, before, earlier)),  # word so far and two words before
             hash((word, 0, earlier)),  # word so far and the word before the last one
             line,  # the line so far
-            hash((word, self._begins or self._head)),  # the word so far, and who speaks
+            hash((word, self._in_first_line or self._speaker)),  # the word so far, and who speaks
             hash((line, speaker)),  # the line so far, and who speaks, or spoke last
             hash((line, speaker, other)),  # the same, and who spoke before that
         )
 
     def _end_line(self) -> None:
-        if self._empty and not self._begins:
-            self._heads, self._begins = (self._head, self._heads[0]), True
-        elif self._begins and not self._empty:
-            self._head, self._begins = self._line, False
-        self._line, self._empty = 0, True
+        """End a line: an empty one ends its paragraph, of which the first names the speaker."""
+        if self._line_is_empty and not self._in_first_line:
+            self._speakers_before = self._speaker, self._speakers_before[0]
+            self._in_first_line = True
+        elif self._in_first_line and not self._line_is_empty:
+            self._speaker, self._in_first_line = self._line, False
+        self._line, self._line_is_empty = 0, True
 
 
 @dataclass
@@ -129,14 +136,14 @@ class Index:
     Attributes:
         contexts_M: of the past, sorted.
         positions_M: in the order of these contexts; equal ones in the order of the text.
-        later: the latest positions after the past, by their context.
+        latest: the last position after the past, by its context.
+        before: for each position after the past, the one before it in the same context, or -1.
     """
 
     contexts_M: NDArray[np.int64]
     positions_M: NDArray[np.int32]
-    later: defaultdict[int, deque[int]] = field(
-        default_factory=lambda: defaultdict(lambda: deque(maxlen=LATEST))
-    )
+    latest: dict[int, int] = field(default_factory=dict)
+    before: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, contexts_M: NDArray[np.int64]) -> "Index":
@@ -144,23 +151,27 @@ class Index:
         positions_M = np.argsort(contexts_M, kind="stable").astype(np.int32)
         return cls(contexts_M[positions_M], positions_M)
 
-    def find(self, contexts_S: NDArray[np.int64], start: int) -> list[list[int]]:
+    def find(self, contexts_S: NDArray[np.int64]) -> list[list[int]]:
         """Return the earlier positions with the context of each new one, latest first; add it then.
 
         Args:
-            contexts_S: of the new positions.
-            start: the first of them.
+            contexts_S: of the positions after the last one.
         """
+        past = len(self.positions_M)
         firsts_S = np.searchsorted(self.contexts_M, contexts_S, side="left").tolist()
         ends_S = np.searchsorted(self.contexts_M, contexts_S, side="right").tolist()
         found: list[list[int]] = []
         for first, end, context in zip(firsts_S, ends_S, contexts_S.tolist(), strict=True):
-            later = self.later[context]
-            latest = list(reversed(later))
-            if missing := LATEST - len(latest):
-                latest += self.positions_M[max(first, end - missing) : end][::-1].tolist()
-            later.append(start + len(found))
-            found.append(latest)
+            positions: list[int] = []
+            position = self.latest.get(context, -1)
+            self.latest[context] = past + len(self.before)
+            self.before.append(position)
+            while position >= 0 and len(positions) < LATEST:
+                positions.append(position)
+                position = self.before[position - past]
+            if missing := LATEST - len(positions):
+                positions += self.positions_M[max(first, end - missing) : end][::-1].tolist()
+            found.append(positions)
         return found
 
 
@@ -172,7 +183,8 @@ class ContextMixing:
 
     Args:
         symbols: of the vocabulary.
-        past_M: the text before, on any device; its last character is not read yet.
+        past_M: the text before, on any device; its last character is not read yet. Of a long one,
+            the end counts.
         rate: of learning.
     """
 
@@ -183,7 +195,7 @@ class ContextMixing:
         self.weights = [weights_ZK.requires_grad_(), torch.zeros(3, CONTEXTS, requires_grad=True)]
         self._squares = [torch.zeros_like(weight) for weight in self.weights]
         self._ids: list[int] = []
-        contexts_MK, _ = self._contexts(past_M[:-1].tolist())
+        contexts_MK, _ = self._contexts(past_M[-MOST_PAST - 1 : -1].tolist())
         self._indices = [Index.of(contexts_M) for contexts_M in contexts_MK.T]
         self._forget()
 
@@ -203,19 +215,16 @@ class ContextMixing:
         self._counts_SKV = torch.zeros(0, CONTEXTS, self._symbols)
 
     def read(self, ids: list[int]) -> None:
-        """Read characters; `mix` then speaks of the position after each."""
-        start = len(self._ids)
+        """Read characters; `mix` then predicts what follows each of them."""
         contexts_SK, kinds = self._contexts(ids)
         follow_SKL = np.full((len(ids), CONTEXTS, LATEST), -1)
         for k, index in enumerate(self._indices):
-            for s, found in enumerate(index.find(contexts_SK[:, k], start)):
+            for s, found in enumerate(index.find(contexts_SK[:, k])):
                 follow_SKL[s, k, : len(found)] = [self._ids[at + 1] for at in found]
         there_SKL = follow_SKL >= 0
         counts_SKV = np.zeros((len(ids), CONTEXTS, self._symbols), dtype=np.float32)
-        for earlier in range(LATEST):
-            s_P, k_P = np.nonzero(there_SKL[:, :, earlier])
-            # No position and context is there twice, so no addition is lost.
-            counts_SKV[s_P, k_P, follow_SKL[s_P, k_P, earlier]] += FADING**earlier
+        s_P, k_P, earlier_P = np.nonzero(there_SKL)
+        np.add.at(counts_SKV, (s_P, k_P, follow_SKL[there_SKL]), FADINGS_L[earlier_P])
         differ_SK = (there_SKL & (follow_SKL != follow_SKL[:, :, :1])).any(axis=2)
         classes_SK = np.where(there_SKL.sum(axis=2) > 1, AGREEING, ONCE)
         classes_SK = np.where(differ_SK, DIFFERING, classes_SK)

@@ -19,6 +19,9 @@ PLACES = (1, 6, 21)
 CONTEXT = 4
 """Characters of a context that training has seen so often."""
 
+MOST_COUNTED = 4_000_000
+"""Characters of the training text in which contexts are counted."""
+
 TIMES = (0, 1, 10, 100)
 """Fewest times of each group."""
 
@@ -114,7 +117,11 @@ def ranges(firsts: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def times(train_N: Ids, text_N: Ids) -> NDArray[np.int64]:
-    """Return how often the characters before each one of a text occur in training, together."""
+    """Return how often the characters before each one of a text occur in training, together.
+
+    Of a large training text the end counts: to count a gigabyte takes tens of them.
+    """
+    train_N = train_N[-MOST_COUNTED:]
     ids = np.concatenate([train_N[len(train_N) - CONTEXT :], text_N]).astype(np.int64)
     symbols = int(max(train_N.max(initial=0), ids.max(initial=0))) + 1
     levels = kneser_ney.counts(train_N, symbols, CONTEXT).occurring

@@ -87,44 +87,6 @@ def learning_picture(results: list[Result], rows: list[Row]) -> str:
     return as_svg(figure, "curves")
 
 
-def training_picture(curve: list[dict[str, float]], activations: dict[str, Any]) -> str:
-    """Return what MLflow shows of one training: its losses, and the activations of its layers.
-
-    Args:
-        curve: rows of curve.csv.
-        activations: content of activations.json.
-    """
-    # A layout that fits itself to its labels takes twice as long, and there are two dozen pictures.
-    figure = Figure(figsize=(11, 5.5))
-    left, right = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.06, right=0.99, top=0.97, bottom=0.4, wspace=0.16)
-    characters = [point["characters"] for point in curve]
-    for kind in ("train", "validation"):
-        bits = [point[f"{kind}_nats"] / math.log(2) for point in curve]
-        left.plot(characters, bits, label=kind)
-    left.set_xlabel("characters trained on")
-    left.set_ylabel("bits per character (estimate)")
-    _draw_layers(right, activations)
-    style(left, right)
-    for axes in (left, right):
-        axes.legend(frameon=False)
-    return as_svg(figure, "training")
-
-
-def _draw_layers(axes: Axes, activations: dict[str, Any]) -> None:
-    """Draw the size of each layer's activations before and after training."""
-    names: list[str] = []
-    for moment, content in activations.items():
-        layers = [
-            layer for layer in content["layers"] if None not in (layer["mean_abs"], layer["sd"])
-        ]
-        names = [layer["layer"] for layer in layers]
-        mean_abs, sd = ([layer[key] for layer in layers] for key in ("mean_abs", "sd"))
-        axes.errorbar(range(len(names)), mean_abs, sd, fmt="o", capsize=3, label=moment)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_ylabel("mean |x|; bars: standard deviation of x")
-
-
 def ladder_picture(rows: list[Row], entropy: dict[str, Any], literature: dict[str, float]) -> str:
     """Return conditional entropies by context, and beside them every model and compressor.
 

@@ -17,6 +17,7 @@ from charlm.report.leaderboard import (
     training_keys,
 )
 
+LEADERBOARD = Path("reports/leaderboard.json")
 MODELS, ENCODED, TIMINGS = Path("models"), Path("data/encoded"), Path(".timings")
 RECORDED = Path("benchmarks/training_time.json")
 
@@ -98,7 +99,16 @@ def main() -> None:
     Example:
       charlm summary
     """
-    rows, keys = read_json(Path("reports/leaderboard.json")), training_keys(MODELS, ENCODED)
+    show()
+
+
+def show() -> None:
+    """Print reports/leaderboard.json as a table, and what to try next.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    rows, keys = read_json(LEADERBOARD), training_keys(MODELS, ENCODED)
     click.echo(as_text(rows, local_times(TIMINGS, keys), recorded_times(RECORDED, keys)))
     experiment = first_experiment(params.load())
     click.echo(

@@ -194,7 +194,8 @@ def main(targets: tuple[str, ...], jobs: int | None) -> None:
     """Bring the pipeline up to date, with several stages at a time.
 
     It does what `dvc repro` does, and leaves the same files. TARGETS are stages; without them it is
-    the whole graph. Ctrl-C stops it, and nothing that was finished is lost.
+    the whole graph, and the leaderboard is printed. Ctrl-C stops it, and nothing that was finished
+    is lost.
 
     \b
     Examples:
@@ -202,7 +203,13 @@ def main(targets: tuple[str, ...], jobs: int | None) -> None:
       charlm repro --jobs 2 evaluate@lstm
     """
     settings = check.check_file(Path("params.yaml"))
-    sys.exit(reproduce(targets, jobs, lambda stage: threads(stage, settings)))
+    status = reproduce(targets, jobs, lambda stage: threads(stage, settings))
+    if status == 0 and not targets:
+        from charlm.report import summary
+
+        if summary.LEADERBOARD.is_file():
+            summary.show()
+    sys.exit(status)
 
 
 def reproduce(

@@ -42,6 +42,7 @@ def work(orders: Connection, output: str) -> None:
     os.setpgid(0, 0)
     # DVC is never stopped while it writes dvc.lock, but the stage's command is.
     signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as the scheduler began it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for standard in (1, 2):

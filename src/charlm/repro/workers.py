@@ -94,7 +94,10 @@ class _Worker:
         )
         self.orders, theirs = context.Pipe()
         self.process = context.Process(target=worker.work, args=(theirs, self.output.name))
+        # Until a worker has a group of its own, Ctrl-C would reach it too.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self.process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
         self.stage: str | None = None
         self._started = 0.0

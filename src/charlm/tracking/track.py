@@ -1,6 +1,5 @@
 """Bring MLflow in line with what lies in models/ and results/."""
 
-import tempfile
 import time
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from charlm.cli import one_line_errors
 from charlm.config import params
 from charlm.data import encoding
 from charlm.errors import UserError
-from charlm.files import project_root, read_json, write_text
-from charlm.report.figures import training_picture
+from charlm.files import project_root, read_json
 from charlm.report.leaderboard import read_curve
 
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
@@ -69,26 +67,14 @@ def add(client: tracking.Client, name: str, settings: params.Params) -> bool:
     except UserError as error:
         click.echo(f"{name}: without its results: {error}", err=True)
         return missing
-    with tempfile.TemporaryDirectory() as scratch:
-        client.attach(weights, metrics, results_of(name, Path(scratch)))
+    client.attach(weights, metrics, results_of(name))
     return missing
 
 
-def results_of(name: str, scratch: Path) -> list[Path]:
-    """Return those files of later stages that are there, with a picture if there is a curve.
-
-    Args:
-        name: of a run or an ensemble.
-        scratch: a folder for the picture.
-    """
-    folder = RESULTS / name
-    files = [file for name in ("metrics.json", "sample.txt") if (file := folder / name).is_file()]
-    curve = read_curve(folder / "curve.csv") if (folder / "curve.csv").is_file() else []
-    if curve:
-        picture = training_picture(curve, read_json(folder / "activations.json"))
-        files.append(scratch / name / "training.svg")
-        write_text(files[-1], picture)
-    return files
+def results_of(name: str) -> list[Path]:
+    """Return those files of later stages that are there; `name` is of a run or an ensemble."""
+    files = [RESULTS / name / file for file in ("metrics.json", "sample.txt")]
+    return [file for file in files if file.is_file()]
 
 
 if __name__ == "__main__":

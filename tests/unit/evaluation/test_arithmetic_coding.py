@@ -134,9 +134,6 @@ def test_a_damaged_file_is_refused_or_still_right(place, flip):
     ids = np.random.default_rng(0).integers(0, 7, 100).tolist()
     content = bytearray(arithmetic_coding.compress(model, ids, 0, LETTERS, WEIGHTS))
     content[place % len(content)] ^= flip
-    # A count of thousands of millions would be read to its end, zeros after the file's end.
-    if place % len(content) in range(10, 13):
-        return
     with contextlib.suppress(UserError):
         assert arithmetic_coding.restore(model, bytes(content), LETTERS, WEIGHTS) == LETTERS.decode(
             ids

@@ -124,6 +124,17 @@ def test_positions_of_the_past_and_later_ones_count_alike():
     assert torch.equal(said[0], said[2])
 
 
+def test_of_a_long_past_the_end_counts(monkeypatch):
+    monkeypatch.setattr(context_mixing, "MOST_PAST", 40)
+    ids = VOCABULARY.encode(PLAY * 20)
+    said = []
+    for past in (ids, ids[-41:]):
+        found = ContextMixing(VOCABULARY.symbols, torch.tensor(past), 0.1)
+        found.read(ids[-1:].tolist())
+        said.append(found.mix(UNIFORM))
+    assert torch.equal(*said)
+
+
 def test_piece_by_piece_it_says_what_it_says_of_many():
     ids = VOCABULARY.encode(PLAY).tolist()
     together = ContextMixing(VOCABULARY.symbols, torch.tensor(ids[:9]), 0.1)

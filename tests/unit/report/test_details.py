@@ -70,6 +70,14 @@ DETAILS = {
 WAY = details.Grouping("kind of character", KINDS, np.array([0, 0, 0, 1]))
 
 
+def test_of_a_large_training_text_the_end_counts(monkeypatch):
+    text_N = np.array([1, 2, 1, 2, 1])
+    train_N = np.array([1, 2] * 20)
+    assert details.times(train_N, text_N)[-1] == 19
+    monkeypatch.setattr(details, "MOST_COUNTED", 10)
+    assert details.times(train_N, text_N)[-1] == 4
+
+
 def test_the_page_says_where_most_bits_go():
     results = [result("a", 1.0, details=DETAILS), result("b", 2.0)]
     shown = words(results, groupings=[WAY])

@@ -4,14 +4,6 @@ from charlm.report import figures, leaderboard
 from tests.unit.report.examples import ENTROPY, RESULTS, result
 
 
-def test_a_training_has_a_picture_of_its_losses_and_layers():
-    (found,) = [each for each in RESULTS if each.name == "better"]
-    picture = figures.training_picture(found.curve, found.activations)
-    assert picture.startswith("<svg")
-    for text in ("validation", "trained", "output", "characters trained on"):
-        assert f">{text}<" in picture
-
-
 def test_times_have_a_picture_of_their_own_where_they_are_known():
     known, unknown = (
         figures.learning_picture(RESULTS, leaderboard.rank(RESULTS, seconds))

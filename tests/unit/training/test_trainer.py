@@ -339,7 +339,7 @@ def test_a_full_batch_is_the_mean_over_all_pairs(corpus_ids):
     assert curve[1].characters == 4999
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("bigram", 0), ("lstm", 1e-5), ("gpt", 1e-5)])
+@pytest.mark.parametrize(("name", "tolerance"), [("bigram", 0), ("lstm", 1e-4), ("gpt", 1e-5)])
 def test_one_thread_and_two_agree(name, tolerance, corpus_ids):
     """Some sums are taken in another order: in rounding, and in nothing else."""
     entry = SMOKE.run(name)

@@ -14,6 +14,7 @@ from typing import Any
 import stages  # puts this copy's src first
 from benchmarks.common import at_scale, build, load
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.files import write_json
 from charlm.models.base import start_torch
 from charlm.training.checkpoint import Checkpoint, CheckpointFile
@@ -40,6 +41,7 @@ class Timed(CheckpointFile):
         self.seconds.append(time.perf_counter() - started)
 
 
+@script(__doc__)
 def main() -> None:
     """Time the checkpoints of each run and record their share."""
     device, settings = start_torch(), at_scale("quick")

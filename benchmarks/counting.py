@@ -15,6 +15,7 @@ from typing import Any
 
 import stages
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.files import write_json
 from charlm.models.base import start_torch
 
@@ -131,6 +132,7 @@ def run(way: str, text: str) -> list[Any] | None:
     return found
 
 
+@script(__doc__)
 def main() -> None:
     """Time each way three times on each text and write the medians."""
     results: dict[str, dict[str, Any]] = {}

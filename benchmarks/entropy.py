@@ -24,6 +24,7 @@ import numpy as np
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.data import encoding
 from charlm.data.vocabulary import Vocabulary
 from charlm.entropy import counts_of_counts, estimators
@@ -124,6 +125,7 @@ def agree(ours: list[float], theirs: list[float]) -> None:
         sys.exit(f"the two ways differ: {ours} and {theirs}")
 
 
+@script(__doc__)
 def main() -> None:
     """Time each task both ways and write seconds and ratios."""
     vocabulary = Vocabulary.load(ENCODED / "vocabulary.json")

@@ -22,11 +22,13 @@ import sys
 import time
 from typing import Any
 
+import click
 import torch
 from torch import nn
 
 from benchmarks.common import GPU_SCALE, ON_GPU, RECORDS, at_scale, build, load
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.config import params
 from charlm.errors import UserError
 from charlm.files import read_json, write_json
@@ -153,7 +155,9 @@ def undated(described: str) -> str:
     return described.rpartition(",")[0]
 
 
-def main(names: list[str]) -> None:
+@script(__doc__)
+@click.argument("names", nargs=-1)
+def main(names: tuple[str, ...]) -> None:
     """Measure runs and record them."""
     device = start_torch()
     if not ON_GPU:
@@ -182,4 +186,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -16,9 +16,12 @@ import sys
 import time
 from pathlib import Path
 
+import click
+
 from benchmarks.common import GPU_SCALE, ON_GPU, RECORDS, ROOT, at_scale, train
 from benchmarks.machine import machine
 from charlm import saved_model
+from charlm.cli import script
 from charlm.files import sha256, write_json
 from charlm.models.base import start_torch
 from charlm.training import checkpoint
@@ -55,8 +58,13 @@ def killed(folder: Path, after: float) -> bool:
     return False
 
 
-def main() -> None:
-    """Train without a stop and with kills, compare, and record."""
+@script(__doc__)
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+def main(folder: Path | None) -> None:
+    """Train into a folder, to be killed; without one train with kills and without, and record."""
+    if folder:
+        train_into(folder)
+        return
     if not ON_GPU:
         sys.exit("benchmarks.kills needs a CUDA device; none was found")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -91,7 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        train_into(Path(sys.argv[1]))
-    else:
-        main()
+    main()

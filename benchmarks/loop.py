@@ -23,8 +23,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
+
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.config import params
 from charlm.files import write_json
 from charlm.models.base import start_torch
@@ -107,9 +110,10 @@ def simulated(project: Path, cores: int) -> float:
     return now
 
 
-def main() -> None:
+@script(__doc__)
+@click.argument("before", default=BEFORE)
+def main(before: str) -> None:
     """Measure both and write them with their ratios."""
-    before = sys.argv[1] if len(sys.argv) > 1 else BEFORE
     with tempfile.TemporaryDirectory() as scratch:
         here = clone(Path(scratch), "HEAD")
         ours = measure(

@@ -16,6 +16,7 @@ import torch
 import stages  # puts this copy's src first
 from benchmarks.common import at_scale, load, train
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.data.vocabulary import Vocabulary
 from charlm.evaluation import loss
 from charlm.files import write_json
@@ -34,6 +35,7 @@ def marked(text: str, spans: list[tuple[int, int]]) -> torch.Tensor:
     return marks
 
 
+@script(__doc__)
 def main() -> None:
     """Train twice, score, and say where the difference lies."""
     device = start_torch()

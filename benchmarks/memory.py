@@ -16,10 +16,12 @@ import sys
 import time
 from pathlib import Path
 
+import click
 from ruamel.yaml import YAML
 
 import stages
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.files import write_json
 from charlm.models.base import start_torch
 
@@ -86,6 +88,8 @@ def peaks(folder: Path, stage: str) -> dict[str, int]:
     return found
 
 
+@script(__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, resolve_path=True))
 def main(folder: Path) -> None:
     """Measure every stage on both texts."""
     copies = LARGE // CORPUS.stat().st_size
@@ -110,6 +114,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]).resolve())
+    main()

@@ -18,12 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 from dvc.utils.serialize import modify_yaml
 
 import stages  # puts this copy's src first
 from benchmarks.common import at_scale
 from benchmarks.machine import machine
 from benchmarks.threads import Steps
+from charlm.cli import script
 from charlm.files import write_json
 from charlm.models import base
 from charlm.repro import lock_file
@@ -69,10 +71,13 @@ def lock_seconds(modify: Callable[[Path], Any]) -> float:
     return round(min(took), 3)
 
 
-def main() -> None:
+@script(__doc__)
+@click.argument("name", required=False)
+@click.argument("way", required=False)
+def main(name: str | None, way: str | None) -> None:
     """Measure everything, or one model in one way as a process of its own."""
-    if len(sys.argv) > 1:
-        print(json.dumps(steps(sys.argv[1], sys.argv[2] == "kept")))
+    if name:
+        print(json.dumps(steps(name, way == "kept")))
         return
     lines = len((ROOT / "dvc.lock").read_text(encoding="utf-8").splitlines())
     record = {

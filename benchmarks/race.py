@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.common import GPU_SCALE, ON_GPU, RECORDS, at_scale, build, load
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.config import params
 from charlm.evaluation import loss
 from charlm.files import write_json
@@ -126,6 +127,7 @@ def measure(
     }
 
 
+@script(__doc__)
 def main() -> None:
     """Race and write all runs and the ratios."""
     device = start_torch(os.cpu_count() or 1)

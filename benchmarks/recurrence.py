@@ -20,6 +20,7 @@ from torch.nn import functional
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
 from charlm import models
+from charlm.cli import script
 from charlm.files import write_json
 from charlm.models.base import start_torch
 
@@ -53,6 +54,7 @@ def step_seconds(model: nn.Module, ids_BT: torch.Tensor) -> float:
     return time.perf_counter() - started
 
 
+@script(__doc__)
 def main() -> None:
     """Time each pair and write characters per second and their ratio."""
     device = start_torch()

@@ -19,6 +19,7 @@ import torch
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
 from charlm import models, sampling
+from charlm.cli import script
 from charlm.config import params
 from charlm.files import write_json
 from charlm.models.base import LanguageModel, start_torch
@@ -44,6 +45,7 @@ def rate(model: LanguageModel, length: int, samples: int, context: int | None) -
     return (length - 1) * samples / (time.perf_counter() - started)
 
 
+@script(__doc__)
 def main() -> None:
     """Time each model both ways and write the rates and their ratio."""
     device = start_torch()

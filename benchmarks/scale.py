@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from ruamel.yaml import YAML
 
 import stages
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.data import encoding
 from charlm.data.vocabulary import Vocabulary
 from charlm.files import read_json, write_json
@@ -232,7 +234,15 @@ def draw(results: dict[str, dict[str, Any]]) -> None:
     figure.savefig(PICTURE, dpi=100, metadata={"Software": None})
 
 
-def main(folder: Path, words: list[str]) -> None:
+@script(__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, resolve_path=True))
+@click.argument(
+    "words",
+    nargs=-1,
+    type=click.Choice([*GENERATORS, *map(str, MEGABYTES)]),
+    metavar="[TEXT|MEGABYTES]...",
+)
+def main(folder: Path, words: tuple[str, ...]) -> None:
     """Measure the texts and sizes that are named, or all; what was measured before is kept."""
     sizes = [int(word) for word in words if word.isdecimal()] or list(MEGABYTES)
     texts = [word for word in words if not word.isdecimal()] or list(GENERATORS)
@@ -257,6 +267,4 @@ def main(folder: Path, words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]).resolve(), sys.argv[2:])
+    main()

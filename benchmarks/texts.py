@@ -17,8 +17,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import click
+
 import stages
 from benchmarks.machine import machine
+from charlm.cli import script
+from charlm.errors import UserError
 from charlm.files import read_json, sha256, write_json
 from charlm.models.base import start_torch
 from tests.workspace import copy_project, environment
@@ -63,14 +67,17 @@ def measure(name: str, file: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def main(texts: list[str]) -> None:
+@script(__doc__)
+@click.argument("texts", nargs=-1, required=True, metavar="NAME=FILE ...")
+def main(texts: tuple[str, ...]) -> None:
     """Measure each text and add it to the record."""
-    if not texts or not all("=" in text for text in texts):
-        sys.exit("usage: python -m benchmarks.texts NAME=FILE ...")
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals or not Path(file).is_file():
+            raise UserError(f"'{text}' is no NAME=FILE of a file that is there")
+    os.chdir(ROOT)
     for text in texts:
         name, _, file = text.partition("=")
-        if not Path(file).is_file():
-            sys.exit(f"{file}: no such file")
         with tempfile.TemporaryDirectory() as folder:
             found = measure(name, Path(file), Path(folder) / "charlm")
         content = read_json(OUTPUT) if OUTPUT.is_file() else {"texts": {}}
@@ -84,5 +91,4 @@ def main(texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
-    main(sys.argv[1:])
+    main()

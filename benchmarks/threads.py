@@ -16,6 +16,7 @@ import torch
 import stages  # puts this copy's src first
 from benchmarks.common import at_scale, build, load
 from benchmarks.machine import machine
+from charlm.cli import script
 from charlm.config import params
 from charlm.files import write_json
 from charlm.models.base import start_torch
@@ -80,6 +81,7 @@ def measure(run: params.Run) -> dict[str, float]:
     }
 
 
+@script(__doc__)
 def main() -> None:
     """Measure each model that is trained by steps."""
     settings = at_scale("quick")

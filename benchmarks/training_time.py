@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import stages  # puts this copy's src first
+from charlm.cli import script
 from charlm.errors import UserError
 from charlm.files import write_json
 from charlm.models.base import start_torch
@@ -42,6 +43,7 @@ def timed_runs(root: Path) -> dict[str, dict[str, Any]]:
     return {name: {"key": keys[name], "seconds": round(seconds[name], 1)} for name in seconds}
 
 
+@script(__doc__)
 def main() -> None:
     """Write the seconds of each run, and what they were measured on."""
     runs, device = timed_runs(ROOT), start_torch()

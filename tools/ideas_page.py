@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from charlm.cli import script
 from charlm.files import read_json, write_text
 from charlm.report.ideas import FAMILIES
 from tests.workspace import PROJECT
@@ -67,6 +68,7 @@ def cells(name: str, row: dict[str, Any], base: dict[str, Any]) -> list[str]:
     return [change, base["title"], f"{worth} {losses}", parameters, time, remark]
 
 
+@script(__doc__)
 def main() -> None:
     """Write the page."""
     head = PAGE.read_text(encoding="utf-8").split(MARK)[0]

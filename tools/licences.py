@@ -2,6 +2,7 @@
 
 from importlib import metadata
 
+from charlm.cli import script
 from tests.workspace import PROJECT
 
 HEAD = """# Licences of what requirements.lock installs
@@ -38,5 +39,11 @@ def table() -> str:
     return "\n".join([HEAD, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-if __name__ == "__main__":
+@script(__doc__)
+def main() -> None:
+    """Print the document."""
     print(table())
+
+
+if __name__ == "__main__":
+    main()

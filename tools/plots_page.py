@@ -11,6 +11,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from charlm.cli import script
+
 PAGE = Path(__file__).parent.parent / ".dvc/plots/page.html"
 SCRIPTS = {"vega": "5.33.0", "vega-lite": "5.23.0", "vega-embed": "6.29.0"}
 
@@ -38,6 +40,7 @@ two commits or experiments. More is in <code>reports/report.html</code>.</p>
 """
 
 
+@script(__doc__)
 def main() -> None:
     """Write the page."""
     page = HEAD

@@ -15,6 +15,7 @@ from typing import Any
 import networkx as nx
 from dvc.repo import Repo
 
+from charlm.cli import script
 from tests.workspace import PROJECT
 
 FILES = (
@@ -60,6 +61,7 @@ def in_words(stages: list[str]) -> str:
     return ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
 
 
+@script(__doc__)
 def main() -> None:
     """Print what runs at once, and what may follow, for each file."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # files are put back

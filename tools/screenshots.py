@@ -7,6 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import click
+
+from charlm.cli import script
 from tests.services.servers import chromium, mlflow_pages
 from tests.workspace import PROJECT
 
@@ -67,6 +70,8 @@ def open_sample(page: Any) -> str:
     return text
 
 
+@script(__doc__)
+@click.argument("folder", type=click.Path(path_type=Path))
 def main(folder: Path) -> None:
     """Write the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,4 +99,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

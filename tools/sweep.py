@@ -5,14 +5,15 @@ experiment must succeed, and MLflow must show each exactly once, finished, with 
 its evaluation.
 """
 
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+import click
 import dvc.api
 from mlflow import MlflowClient
 
+from charlm.cli import script
 from tests.workspace import PROJECT, committed, copy_project, run
 
 GRID: dict[str, list[float]] = {
@@ -72,6 +73,8 @@ def check(folder: Path) -> int:
     return len(names)
 
 
+@script(__doc__)
+@click.argument("workers", default=WORKERS)
 def main(workers: int) -> None:
     """Sweep in a scratch copy and say what came of it."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,4 +92,4 @@ def main(workers: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else WORKERS)
+    main()

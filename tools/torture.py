@@ -15,8 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import click
 import psutil
 
+from charlm.cli import script
 from tests.workspace import PROJECT, copy_project, environment, run, trainable
 
 KINDS = (
@@ -179,6 +181,8 @@ STAGES = {
 """What each stage that takes no steps writes."""
 
 
+@script(__doc__)
+@click.argument("kills", default=56)
 def main(kills: int) -> None:
     """Torture every kind of model and every stage, and say how often."""
     total = 0
@@ -213,4 +217,4 @@ def main(kills: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 56)
+    main()

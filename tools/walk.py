@@ -17,6 +17,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+import click
+
+from charlm.cli import script
 from tests.pipeline.test_docs import DOCUMENTS, blocks
 from tests.workspace import PROJECT, TINY, copy_project, environment, run
 
@@ -127,7 +130,9 @@ def answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
     return False
 
 
-def main() -> None:
+@script(__doc__)
+@click.argument("documents", nargs=-1, type=click.Choice(DOCUMENTS), metavar="[DOCUMENT]...")
+def main(documents: tuple[str, ...]) -> None:
     """Walk through every document, each in a copy of one finished project."""
     count, done, failed = 0, set[str](), list[str]()
     with tempfile.TemporaryDirectory() as scratch:
@@ -136,7 +141,7 @@ def main() -> None:
         prepare(finished)
         walk(finished, "make repro")
         afterwards(finished, "make repro")
-        for document in sys.argv[1:] or DOCUMENTS:
+        for document in documents or DOCUMENTS:
             if not blocks(document):
                 continue
             project = Path(scratch) / Path(document).stem / "charlm"

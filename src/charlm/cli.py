@@ -45,6 +45,16 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def script(text: str | None) -> Callable[[Callable[..., None]], click.Command]:
+    """Return the decorator of a script's `main`: `--help` shows the script's docstring as it is."""
+    as_it_is = "\n\n".join(f"\b\n{paragraph}" for paragraph in (text or "").split("\n\n"))
+
+    def decorate(main: Callable[..., None]) -> click.Command:
+        return click.command(help=as_it_is)(one_line_errors(main))
+
+    return decorate
+
+
 def _print_stage(help_text: str) -> None:
     """Print what DVC begins, once: a stage may call other commands, or share its work."""
     stage = os.environ.get("DVC_STAGE")

@@ -141,6 +141,18 @@ def test_a_link_leads_somewhere(document):
         assert not anchor or anchor in anchors(there.read_text()), target
 
 
+def test_every_script_has_help_and_starts_nothing_for_it():
+    """Its `main` is a command of click's."""
+    found = 0
+    for file in (*(PROJECT / "benchmarks").glob("*.py"), *(PROJECT / "tools").glob("*.py")):
+        text = file.read_text()
+        if '\nif __name__ == "__main__":' in text:
+            head = text[: text.index("\ndef main(")].rpartition("\n\n")[2]
+            assert head.startswith(("@script(__doc__)", "@click.command(")), file
+            found += 1
+    assert found > 20
+
+
 def test_make_alone_lists_every_target():
     output = subprocess.run(
         ["make"], cwd=PROJECT, capture_output=True, text=True, check=True

@@ -12,7 +12,7 @@ from charlm.errors import UserError
 from charlm.files import project_root
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
-    "Stages, in the order of the graph": {
+    "Stages, in the order of the pipeline": {
         "download": ("stages.download", "Fetch the corpus and verify it."),
         "encode": ("stages.encode", "Turn characters into ids, and split them."),
         "entropy": ("stages.entropy", "Measure entropies, n-gram losses and compressors."),
@@ -24,7 +24,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("stages.report", "Write the leaderboard and report.html."),
     },
     "Run": {
-        "repro": ("charlm.repro.command", "Run the graph, several stages at a time."),
+        "repro": ("charlm.repro.command", "Run the pipeline, several stages at a time."),
         "check": ("charlm.check", "Check params.yaml."),
         "ideas": ("charlm.ideas.command", "Measure what each idea gains."),
         "search": ("charlm.search", "Search hyperparameters with DVC's queue."),

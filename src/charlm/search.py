@@ -47,6 +47,9 @@ ABOUT = "about"
 BEAT_S, STALE_S = 15, 60
 """Seconds between two signs of life, and after which a clone's trials are handed out again."""
 
+ATTEMPTS = 10
+"""To open a database whose tables another clone is making."""
+
 WIDE = 10.0
 """A range whose ends differ by this factor is searched by its logarithm."""
 
@@ -162,6 +165,36 @@ def parse_with(content: dict[str, Any], key: str, value: Any) -> None:
     params.parse(changed, f"params.yaml with {key}={as_text(value)}")
 
 
+def storage_of(database: str) -> "optuna.storages.RDBStorage":
+    """Return Optuna's storage in a database, with its tables made if there are none.
+
+    Raises:
+        UserError: the database is MLflow's. Both keep the version of their tables under one name.
+    """
+    import optuna
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(database)
+    tables = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
+    if "experiment_tags" in tables:
+        raise UserError("--database: it is MLflow's: make another database for searches")
+    for attempt in range(ATTEMPTS):
+        try:
+            return optuna.storages.RDBStorage(
+                database,
+                heartbeat_interval=BEAT_S,
+                grace_period=STALE_S,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            # Another clone makes the tables at this moment.
+            if "already exists" not in str(error) or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(1.0)
+    raise AssertionError
+
+
 class Study:
     """Trials of one search, in memory or in a database that several clones share.
 
@@ -194,12 +227,7 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             try:
                 if database:
-                    self._storage = optuna.storages.RDBStorage(
-                        database,
-                        heartbeat_interval=BEAT_S,
-                        grace_period=STALE_S,
-                        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-                    )
+                    self._storage = storage_of(database)
                 self._study = optuna.create_study(
                     storage=self._storage, study_name=name, load_if_exists=True
                 )
@@ -207,6 +235,8 @@ class Study:
                 raise UserError(
                     f"--database needs {error.name or error}: `make extras` installs it"
                 ) from None
+            except UserError:
+                raise
             except Exception as error:
                 line = " ".join(str(error).split())[:300]
                 raise UserError(f"--database: {line or type(error).__name__}") from None

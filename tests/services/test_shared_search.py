@@ -24,16 +24,25 @@ def trials(database, state):
             return 0
 
 
-def test_a_killed_clone_costs_nothing(project, postgres, tmp_path):
+@pytest.fixture
+def database(postgres):
+    """A database beside MLflow's."""
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE searches")
+    return postgres.rpartition("/")[0] + "/searches"
+
+
+def test_a_killed_clone_costs_nothing(project, database, tmp_path):
+    """Both begin at once."""
     clones = [tmp_path / name for name in ("one", "two")]
     for folder in clones:
         shutil.copytree(project, folder)
-    command = [*SEARCH, "--database", postgres]
+    command = [*SEARCH, "--database", database]
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     first, second = (
         subprocess.Popen(command, cwd=folder, env=environment(), **how) for folder in clones
     )
-    while trials(postgres, "COMPLETE") < 2:
+    while trials(database, "COMPLETE") < 2:
         assert first.poll() is None, first.communicate()
         time.sleep(0.5)
     first.kill()
@@ -44,4 +53,4 @@ def test_a_killed_clone_costs_nothing(project, postgres, tmp_path):
     rows = [line.split() for line in output.splitlines() if "learning_rate=" in line]
     rows = [row for row in rows if row[0].replace(".", "").isdigit()]
     assert len(rows) == len({row[1] for row in rows}) == 6, output
-    assert trials(postgres, "RUNNING") == 0
+    assert trials(database, "RUNNING") == 0

@@ -1,6 +1,7 @@
 """Searching hyperparameters; DVC's part is a stand-in here, `make sweep` uses the real queue."""
 
 import math
+import sqlite3
 import subprocess
 import sys
 import warnings
@@ -8,6 +9,7 @@ from functools import partial
 
 import optuna
 import pytest
+import sqlalchemy
 from ruamel.yaml import YAML
 
 from charlm.errors import UserError
@@ -166,6 +168,30 @@ def test_a_study_of_another_search_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"rates is of another search \(lstm: a=1..2\)"):
         Study(by_parzen, 1, database, "rates", "gpt: a=1..2")
     Study(by_parzen, 1, database, "other", "gpt: a=1..2")
+
+
+def test_a_database_of_mlflows_is_refused(tmp_path):
+    with sqlite3.connect(tmp_path / "runs.db") as connection:
+        connection.execute("CREATE TABLE experiment_tags (key TEXT)")
+    connection.close()
+    with pytest.raises(UserError, match="it is MLflow's: make another database"):
+        Study(by_parzen, 1, f"sqlite:///{tmp_path / 'runs.db'}")
+
+
+def test_clones_may_make_the_tables_at_once(tmp_path, monkeypatch):
+    calls = []
+
+    class Racing(optuna.storages.RDBStorage):
+        def __init__(self, *arguments, **settings):
+            calls.append(arguments)
+            if len(calls) < 3:
+                raise sqlalchemy.exc.ProgrammingError("", {}, Exception("type already exists"))
+            super().__init__(*arguments, **settings)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", Racing)
+    monkeypatch.setattr("charlm.search.time.sleep", lambda seconds: None)
+    assert Study(by_parzen, 1, f"sqlite:///{tmp_path / 'study.db'}").rows() == []
+    assert len(calls) == 3
 
 
 def test_any_seed_will_do():

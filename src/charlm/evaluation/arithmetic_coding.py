@@ -188,8 +188,8 @@ class _Predictor:
         self._state = self._behind = detach(self._state)
         learner.step(learner.predict(logits_BTV[0]), piece[1:])
         self._began = len(self._text)
-        read = torch.tensor(self._text[1:])
-        learner.recount(torch.cat([self._past_M, read]), len(read))
+        if learner.recount_is_due(len(self._text) - 1):
+            learner.recount(torch.cat([self._past_M, torch.tensor(self._text[1:])]))
 
 
 @contextlib.contextmanager

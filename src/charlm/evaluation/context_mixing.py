@@ -1,7 +1,7 @@
 """Context mixing: a model's prediction, corrected by what followed earlier in the same contexts.
 
 Each position of a text has K contexts, made of what stands before it; `Reader.read` lists them. For
-each look at the latest L positions where it occurred. The last counts 1, each earlier one FADING
+each look at the latest L positions where it occurred. The last counts 1, each earlier one DECAY
 times the next; n_k(w) is the sum for those that symbol w followed, n_k that of all. Then
 
     q_k(w) = (n_k(w) + a p(w)) / (n_k + a)           p: what the model says
@@ -13,8 +13,8 @@ line of a paragraph, which in a play is a speaker's name. c is the evidence: the
 once; several times, always followed by the same symbol; or by different ones. Where it never
 occurred, f_k is 0.
 
-At first u is 1 for the model and SHARE for each context, and v is 0. After each piece both take a
-step on the sum of its losses (AdaGrad): u <- u - rate g / (1 + sqrt(sum of all g^2 so far)).
+At first u is 1 for the model and FIRST_WEIGHT for each context, and v is 0. After each piece both
+take a step on the sum of its losses (AdaGrad): u <- u - rate g / (1 + sqrt(sum of all g^2 so far)).
 
 Source: Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", 2005 (weights
 selected by context); Mattern, "Mixing Strategies in Data Compression", 2012 (weighted
@@ -40,13 +40,13 @@ LATEST = 32
 MOST_PAST = 4_000_000
 """Characters of the past that are indexed, at most: its end. They take 0.3 GB a million."""
 
-FADING = 0.85
-FADINGS_L = np.array([FADING**earlier for earlier in range(LATEST)], dtype=np.float32)
+DECAY = 0.85
+DECAYS_L = np.array([DECAY**earlier for earlier in range(LATEST)], dtype=np.float32)
 
 PRIOR = 0.5
 """What the model's prediction counts in a context, a: half of its latest position."""
 
-SHARE = 0.1
+FIRST_WEIGHT = 0.1
 
 LETTERS = 4
 """Words of so many characters and more count alike."""
@@ -190,7 +190,7 @@ class ContextMixing:
 
     def __init__(self, symbols: str, past_M: Tensor, rate: float) -> None:
         self._rate, self._reader, self._symbols = rate, Reader(symbols), len(symbols)
-        weights_ZK = torch.full((KINDS, 1 + CONTEXTS), SHARE)
+        weights_ZK = torch.full((KINDS, 1 + CONTEXTS), FIRST_WEIGHT)
         weights_ZK[:, 0] = 1.0
         self.weights = [weights_ZK.requires_grad_(), torch.zeros(3, CONTEXTS, requires_grad=True)]
         self._squares = [torch.zeros_like(weight) for weight in self.weights]
@@ -224,7 +224,7 @@ class ContextMixing:
         there_SKL = follow_SKL >= 0
         counts_SKV = np.zeros((len(ids), CONTEXTS, self._symbols), dtype=np.float32)
         s_P, k_P, earlier_P = np.nonzero(there_SKL)
-        np.add.at(counts_SKV, (s_P, k_P, follow_SKL[there_SKL]), FADINGS_L[earlier_P])
+        np.add.at(counts_SKV, (s_P, k_P, follow_SKL[there_SKL]), DECAYS_L[earlier_P])
         differ_SK = (there_SKL & (follow_SKL != follow_SKL[:, :, :1])).any(axis=2)
         classes_SK = np.where(there_SKL.sum(axis=2) > 1, AGREEING, ONCE)
         classes_SK = np.where(differ_SK, DIFFERING, classes_SK)
@@ -256,7 +256,9 @@ class ContextMixing:
             gradients: of the weights, from the summed losses of a piece.
         """
         with torch.no_grad():
-            for weight, squares, slope in zip(self.weights, self._squares, gradients, strict=True):
-                squares.addcmul_(slope, slope)
-                weight -= self._rate * slope / (1 + squares.sqrt())
+            for weight, squares, gradient in zip(
+                self.weights, self._squares, gradients, strict=True
+            ):
+                squares.addcmul_(gradient, gradient)
+                weight -= self._rate * gradient / (1 + squares.sqrt())
         self._forget()

@@ -24,6 +24,7 @@ Shapes: N targets, M characters before them, S characters of a piece, V vocabula
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,6 +38,23 @@ from charlm.models.base import LanguageModel, State, detach
 
 if TYPE_CHECKING:
     from charlm.config.params import Dynamic
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight that learns, and how far each of its numbers moves in a step.
+
+    Attributes:
+        now: what it is.
+        trained: what it was when training ended.
+        rate: by which its gradient is multiplied.
+        pull: share of the way back to `trained`.
+    """
+
+    now: Tensor
+    trained: Tensor
+    rate: Tensor
+    pull: Tensor
 
 
 class Learner:
@@ -54,34 +72,38 @@ class Learner:
     """
 
     def __init__(self, model: LanguageModel, past_M: Tensor, how: "Dynamic", symbols: str) -> None:
-        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-        if not self._weights:
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        if not weights:
             raise UserError("it has no weights that gradients could change: no dynamic evaluation")
         self._model, self._how = model, how
-        self._trained = [weight.detach().clone() for weight in self._weights]
         first = max(0, len(past_M) - how.statistics - 1)
         if first:
             # Counts overfit the text that they are of, and would make its gradients too small.
             model.recount(past_M[:first])
-        scales = root_mean_squares(model, self._weights, past_M[first:], how.every)
+        scales = root_mean_squares(model, weights, past_M[first:], how.every)
         model.recount(past_M)
         mean = torch.cat([scale.flatten() for scale in scales]).mean()
         # On a text of one symbol there is nothing to learn: no gradients, and nothing to divide by.
         mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)
-        self._pulls = [(how.decay * scale / mean).clamp(max=1.0) for scale in scales]
-        self._rates = [how.learning_rate / (scale + how.epsilon) for scale in scales]
+        self._weights = [
+            Weight(
+                weight,
+                weight.detach().clone(),
+                how.learning_rate / (scale + how.epsilon),
+                (how.decay * scale / mean).clamp(max=1.0),
+            )
+            for weight, scale in zip(weights, scales, strict=True)
+        ]
         rate = how.context_rate
         self._mixing = ContextMixing(symbols, past_M, rate) if rate else None
 
-    def recount(self, text: Tensor, scored: int) -> None:
-        """Count the text again, if it is time.
+    def recount_is_due(self, scored: int) -> bool:
+        """Return whether it is time to count again, after so many pieces of `every` characters."""
+        return scored > 0 and scored % self._how.recount < self._how.every
 
-        Args:
-            text: all that is known, of which the last `scored` characters were scored.
-            scored: a multiple of `every`.
-        """
-        if scored and scored % self._how.recount < self._how.every:
-            self._model.recount(text)
+    def recount(self, text: Tensor) -> None:
+        """Count again all that is known."""
+        self._model.recount(text)
 
     def read(self, ids: list[int]) -> None:
         """Take note of the next inputs, from the last character of the past on."""
@@ -111,22 +133,17 @@ class Learner:
             raise UserError(
                 f"its loss is {float(loss.detach())}: lower learning_rate, or context_rate"
             )
-        count, mixing = len(self._weights), self._mixing.weights if self._mixing else []
-        gradients = torch.autograd.grad(loss, [*self._weights, *mixing], allow_unused=True)
+        mixing = self._mixing.weights if self._mixing else []
+        learning = [weight.now for weight in self._weights]
+        gradients = torch.autograd.grad(loss, [*learning, *mixing], allow_unused=True)
         if self._mixing:
-            self._mixing.step([slope * len(targets_S) for slope in gradients[count:]])
+            of_mixing = gradients[len(learning) :]
+            self._mixing.step([gradient * len(targets_S) for gradient in of_mixing])
         with torch.no_grad():
-            for weight, gradient, rate, pull, home in zip(
-                self._weights,
-                gradients[:count],
-                self._rates,
-                self._pulls,
-                self._trained,
-                strict=True,
-            ):
+            for weight, gradient in zip(self._weights, gradients, strict=False):
                 if gradient is not None:
-                    weight.addcmul_(gradient, rate, value=-1.0)
-                    weight.lerp_(home, pull)
+                    weight.now.addcmul_(gradient, weight.rate, value=-1.0)
+                    weight.now.lerp_(weight.trained, weight.pull)
 
 
 def pieces(
@@ -151,7 +168,8 @@ def pieces(
         state: State = None
         for start in range(0, len(targets_N), how.every):
             first = len(past_M) + start
-            learner.recount(text[:first], start)
+            if learner.recount_is_due(start):
+                learner.recount(text[:first])
             targets_S = text[first : first + how.every].long()
             inputs_S = text[first - 1 : first - 1 + len(targets_S)].long()
             logits_BSV, state = model(inputs_S[None], state)

@@ -77,14 +77,19 @@ def check_database(address: str) -> None:
         raise UserError("DATABASE must begin with postgresql:// (see --help)")
     settings = {"connect_timeout": WAIT_S}
     try:
-        sqlalchemy.create_engine(address, connect_args=settings).connect().close()
+        engine = sqlalchemy.create_engine(address, connect_args=settings)
+        tables = set(sqlalchemy.inspect(engine).get_table_names())
+        engine.dispose()
     except ImportError as error:
         raise UserError(
-            f"DATABASE needs {error.name or error}: `make server` installs it"
+            f"DATABASE needs {error.name or error}: `make extras` installs it"
         ) from None
     # ValueError: a port that is no number.
     except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
         raise UserError(f"DATABASE: {one_line(getattr(error, 'orig', error))}") from None
+    if {"studies", "trials"} <= tables:
+        # Both keep the version of their tables under one name.
+        raise UserError("DATABASE: `charlm search` has its trials there: make another database")
 
 
 def check_store(address: str) -> None:
@@ -102,7 +107,7 @@ def check_store(address: str) -> None:
         boto3: Any = importlib.import_module("boto3")
         botocore: Any = importlib.import_module("botocore.config")
     except ImportError:
-        raise UserError("ARTIFACTS needs boto3: `make server` installs it") from None
+        raise UserError("ARTIFACTS needs boto3: `make extras` installs it") from None
     once = botocore.Config(connect_timeout=WAIT_S, read_timeout=WAIT_S, retries={"max_attempts": 0})
     try:
         boto3.client("s3", endpoint_url=endpoint, config=once).head_bucket(Bucket=bucket)

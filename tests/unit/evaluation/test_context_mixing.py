@@ -103,7 +103,7 @@ def test_the_formula_by_hand():
         weights_ZK[:, 0], weights_ZK[:, 1 + NAMES.index("word")] = 1.0, 0.75
         weights_CK[context_mixing.DIFFERING, NAMES.index("word")] = 0.25
         weights_CK[context_mixing.AGREEING, NAMES.index("word")] = 9.0
-    p_V, fading, prior = torch.tensor([0.5, 0.25, 0.25]), context_mixing.FADING, 0.5
+    p_V, fading, prior = torch.tensor([0.5, 0.25, 0.25]), context_mixing.DECAY, 0.5
     assert prior == context_mixing.PRIOR
     counts_V = torch.tensor([0.0, 1 + fading**2, fading])
     expected_V = (counts_V + prior * p_V) / (counts_V.sum() + prior)

@@ -16,7 +16,7 @@ DATABASE = "postgresql://me:secret@127.0.0.1:1/runs"
         ({}, (), "DATABASE must begin with postgresql://"),
         ({"DATABASE": "sqlite:///mlflow.db"}, (), "DATABASE must begin with postgresql://"),
         ({"DATABASE": DATABASE.replace(":1/", ":one/")}, (), "DATABASE: invalid literal for int()"),
-        ({"DATABASE": DATABASE}, ("psycopg",), "DATABASE needs psycopg: `make server` installs it"),
+        ({"DATABASE": DATABASE}, ("psycopg",), "DATABASE needs psycopg: `make extras` installs it"),
     ],
 )
 def test_a_database_that_cannot_be_is_one_line(monkeypatch, variables, missing, said):

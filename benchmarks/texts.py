@@ -22,6 +22,7 @@ import click
 import stages
 from benchmarks.machine import machine
 from charlm.cli import script
+from charlm.entropy import measurements
 from charlm.errors import UserError
 from charlm.files import read_json, sha256, write_json
 from charlm.models.base import start_torch
@@ -75,6 +76,11 @@ def main(texts: tuple[str, ...]) -> None:
         name, equals, file = text.partition("=")
         if not equals or not Path(file).is_file():
             raise UserError(f"'{text}' is no NAME=FILE of a file that is there")
+        if (characters := len(Path(file).read_text(encoding="utf-8"))) > measurements.LARGE:
+            raise UserError(
+                f"{file} has {characters:,} characters: of more than {measurements.LARGE:,} the "
+                "pipeline measures no compressors to compare with"
+            )
     os.chdir(ROOT)
     for text in texts:
         name, _, file = text.partition("=")

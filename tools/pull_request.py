@@ -25,7 +25,7 @@ from charlm.report.compare import (
     changed_parameters,
     curves,
 )
-from tests.workspace import PROJECT, environment
+from tests.workspace import PROJECT, absolute_sources, change, environment
 
 
 @click.command()
@@ -54,7 +54,8 @@ def checkout(commit: str, folder: Path) -> None:
         ["git", "archive", commit], cwd=PROJECT, stdout=subprocess.PIPE, check=True
     ).stdout
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
-    # The graph is run in a copy of what git tracks.
+    change(folder, corpus__sources=absolute_sources())
+    # The pipeline is run in a copy of what git tracks.
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
 

@@ -481,6 +481,7 @@ def main(
     read = [check(space, content) for space in read_spaces(spaces)]
 
     import optuna
+    import sqlalchemy
 
     kind = optuna.samplers.RandomSampler if at_random else optuna.samplers.TPESampler
     mine: set[str] = set()
@@ -492,7 +493,11 @@ def main(
 
     about = f"{model}: {' '.join(sorted(spaces))}"
     shared = Study(lambda number: kind(seed=number), seed, database, study, about)
-    rows = search(shared, read, trials, workers, measure)
+    try:
+        rows = search(shared, read, trials, workers, measure)
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise UserError(f"--database: lost ({line}); the same command goes on from there") from None
     for loss, name, values in rows:
         bits = "failed" if loss is None else f"{loss:.4f}"
         click.echo(f"{bits:>7}  {name:24}  {in_words(values)}")

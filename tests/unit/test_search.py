@@ -1,6 +1,7 @@
 """Searching hyperparameters; DVC's part is a stand-in here, `make sweep` uses the real queue."""
 
 import math
+import re
 import sqlite3
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from functools import partial
 import optuna
 import pytest
 import sqlalchemy
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from charlm.errors import UserError
-from charlm.search import Space, Study, check, override, read_space, read_spaces, search
+from charlm.search import Space, Study, check, main, override, read_space, read_spaces, search
 from tests.workspace import PROJECT
 
 RATE = "models.bigram.training.learning_rate"
@@ -201,3 +203,16 @@ def test_any_seed_will_do():
 def test_a_database_that_cannot_be_used_is_one_line():
     with pytest.raises(UserError, match=r"^--database: .*nowhere"):
         Study(by_parzen, 1, "nowhere://x")
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_database_that_is_lost_on_the_way_is_one_line(tmp_path, monkeypatch):
+    def lost(*arguments):
+        raise sqlalchemy.exc.OperationalError("SELECT", {}, Exception("server closed"))
+
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr("charlm.search.by_queue", lost)
+    words = ["--model", "bigram", f"{RATE}=1e-3..1e-1", "--database"]
+    done = CliRunner().invoke(main, [*words, f"sqlite:///{tmp_path / 'study.db'}"])
+    assert done.exit_code == 1
+    assert re.fullmatch(r"Error: --database: lost \(.*server closed.*\n", done.output)

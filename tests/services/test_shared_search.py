@@ -42,13 +42,18 @@ def test_a_killed_clone_costs_nothing(project, database, tmp_path):
     first, second = (
         subprocess.Popen(command, cwd=folder, env=environment(), **how) for folder in clones
     )
-    while trials(database, "COMPLETE") < 2:
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.5)
-    first.kill()
-    first.communicate()
-    run(clones[0], "dvc", "queue", "stop", "--kill", check=False)
-    output, errors = second.communicate(timeout=500)
+    try:
+        while trials(database, "COMPLETE") < 2:
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.5)
+        first.kill()
+        first.communicate()
+        run(clones[0], "dvc", "queue", "stop", "--kill", check=False)
+        output, errors = second.communicate(timeout=1200)
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
     assert second.returncode == 0, errors
     rows = [line.split() for line in output.splitlines() if "learning_rate=" in line]
     rows = [row for row in rows if row[0].replace(".", "").isdigit()]

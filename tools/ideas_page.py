@@ -12,7 +12,8 @@ MARK = "<!-- python -m tools.ideas_page writes what follows from benchmarks/idea
 
 INTRODUCTIONS = {
     "counting": """\
-Nothing is random here, so the error is over pieces of the text.
+Counting has nothing random in it, so the error of n-grams is over pieces of the text. Rows with an
+LSTM have three seeds, as elsewhere.
 """,
     "characters": "Networks that see one character, or a few.\n",
     "attention": """\

@@ -161,6 +161,19 @@ def test_make_alone_lists_every_target():
         assert re.search(rf"^  make {target} +\w", output, re.MULTILINE), target
 
 
+def test_make_lets_python_keep_what_it_compiles():
+    show = 'show:\n\t@echo "[$$PYTHONDONTWRITEBYTECODE]"'
+    done = subprocess.run(
+        ["make", "--eval", show, "show"],
+        cwd=PROJECT,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_an_unsuitable_python_gets_one_line(tmp_path):
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         (tmp_path / name).write_text((PROJECT / name).read_text())

@@ -127,7 +127,7 @@ def read_space(text: str) -> Space:
 
 
 def check(space: Space, content: dict[str, Any]) -> Space:
-    """Return a space as params.yaml allows it: of integers only where the key has no other numbers.
+    """Return a space that params.yaml allows, of integers only where the key takes nothing else.
 
     A key of `training` or `sampling` need not stand in the entry yet.
 
@@ -136,7 +136,7 @@ def check(space: Space, content: dict[str, Any]) -> Space:
         content: of params.yaml.
 
     Raises:
-        UserError: it allows an end or a choice not, in one line.
+        UserError: params.yaml refuses an end or a choice.
     """
     for value in space.ends:
         parse_with(content, space.key, value)

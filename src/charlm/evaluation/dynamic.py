@@ -98,7 +98,7 @@ class Learner:
         self._mixing = ContextMixing(symbols, past_M, rate) if rate else None
 
     def recount_is_due(self, scored: int) -> bool:
-        """Return whether it is time to count again, after so many pieces of `every` characters."""
+        """Return whether it is time to count again; `scored` is a multiple of `every`."""
         return scored > 0 and scored % self._how.recount < self._how.every
 
     def recount(self, text: Tensor) -> None:

@@ -164,7 +164,7 @@ def test_make_alone_lists_every_target():
 def test_make_lets_python_keep_what_it_compiles():
     show = 'show:\n\t@echo "[$$PYTHONDONTWRITEBYTECODE]"'
     done = subprocess.run(
-        ["make", "--eval", show, "show"],
+        ["make", "--no-print-directory", "--eval", show, "show"],
         cwd=PROJECT,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

@@ -139,6 +139,6 @@ def train(
                 checkpoints=file,
             )
             trainer.fit(on_point, on_steps)
-            if file and file.asked:  # too late for a checkpoint: its last one is half a minute old
-                raise SystemExit(143)
+            if file and file.asked:  # too late for a checkpoint
+                raise KeyboardInterrupt
     return model, config, curve, time.perf_counter() - started

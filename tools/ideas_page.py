@@ -43,13 +43,13 @@ def written(record: dict[str, Any]) -> str:
         if not rows:
             continue
         lines += [f"\n## {title}\n", INTRODUCTIONS[family]]
-        lines += [line(cells) for cells in (HEADINGS, ["---"] * len(HEADINGS), *rows)]
+        lines += [line(row) for row in (HEADINGS, ["---"] * len(HEADINGS), *rows)]
     return "\n".join(lines) + "\n"
 
 
-def line(cells: list[str]) -> str:
+def line(row: list[str]) -> str:
     """Return a line of a table."""
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(row)} |"
 
 
 def cells(name: str, row: dict[str, Any], base: dict[str, Any]) -> list[str]:

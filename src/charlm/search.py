@@ -179,7 +179,8 @@ def storage_of(database: str) -> "optuna.storages.RDBStorage":
     engine.dispose()
     if "experiment_tags" in tables:
         raise UserError("--database: it is MLflow's: make another database for searches")
-    for attempt in range(ATTEMPTS):
+    attempts = 0
+    while True:
         try:
             return optuna.storages.RDBStorage(
                 database,
@@ -189,10 +190,10 @@ def storage_of(database: str) -> "optuna.storages.RDBStorage":
             )
         except sqlalchemy.exc.SQLAlchemyError as error:
             # Another clone makes the tables at this moment.
-            if "already exists" not in str(error) or attempt == ATTEMPTS - 1:
+            attempts += 1
+            if "already exists" not in str(error) or attempts == ATTEMPTS:
                 raise
             time.sleep(1.0)
-    raise AssertionError
 
 
 class Study:

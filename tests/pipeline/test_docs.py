@@ -14,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from charlm import __main__ as charlm
+from charlm import search
 from charlm.config import params
 from charlm.report import published
 from tests.workspace import PROJECT
@@ -72,7 +73,9 @@ def test_a_command_of_the_documents_exists(command):
         command = charlm.main.get_command(click.Context(charlm.main), rest[0])
         assert command is not None
         if "--help" not in rest:
-            command.make_context(rest[0], rest[1:])
+            given = command.make_context(rest[0], rest[1:])
+            for space in given.params.get("spaces", ()):
+                search.check(search.read_space(space), params.read(PROJECT / "params.yaml"))
     else:
         assert first in (
             *("git", "cd", "source", "pip", "mlflow", "curl", "eval", "export", "dask"),
@@ -244,9 +247,10 @@ def test_the_result_tables_are_the_committed_leaderboard():
         leaves += [(row[way] or {}).get("holdout") for way in ("windowed", "windowed_256")]
         cells = " | ".join(map(cell, leaves))
         assert f"| `{name}` | {row['parameters']:,} | {cells} | " in results
-    shown = re.findall(r"^\| `(\w+)` \|.*\| (\S+ \(\S+\)) \|$", readme, re.MULTILINE)
+    shown = re.findall(r"^\| `(\w+)` \|.*\| (\S+) \| (\S+ \(\S+\)) \|$", readme, re.MULTILINE)
     assert len(shown) == 8
-    for name, test in shown:
+    for name, validation, test in shown:
+        assert validation == f"{rows[name]['streaming']['validation']['bits_per_char']:.4f}"
         assert test == cell(rows[name]["streaming"]["test"])
 
 

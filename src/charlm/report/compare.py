@@ -209,7 +209,8 @@ def since_baseline(now: dict[str, float]) -> list[str]:
     """Return a line for each model whose loss is not that of the commit that this started from.
 
     That is the baseline of an experiment, or the last commit. Where there is none, or git knows no
-    losses of it, there are no lines. Rounding, on another kind of processor, is no difference.
+    losses of it, there are no lines. What four digits do not show is no difference; another kind of
+    processor rounds to more than that.
 
     Args:
         now: validation bits per character, streaming, by model.

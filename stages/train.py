@@ -90,13 +90,19 @@ def main(name: str) -> None:
         publish(tracker, training)
 
 
+def torchrun(processes: int) -> list[str]:
+    """Return the command that starts processes on this machine."""
+    # By default they call each other by the host's name, which some machines cannot look up.
+    local = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(processes)]
+    return [sys.executable, "-m", "torch.distributed.run", *local]
+
+
 def launch(name: str, processes: int) -> None:
     """Let torchrun start the processes that share a training."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc-per-node", str(processes), "-m", "stages.train", "--model", name]
+    command = [*torchrun(processes), "-m", "stages.train", "--model", name]
     # Ctrl-C goes to all of them: they end by themselves, and this one after them.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    status = subprocess.run(torchrun).returncode
+    status = subprocess.run(command).returncode
     signal.signal(signal.SIGINT, handler)
     if status:
         sys.exit(status)

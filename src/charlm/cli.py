@@ -1,7 +1,6 @@
 """What all commands share: one-line errors, and progress that is quiet in a log."""
 
 import functools
-import os
 import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -17,15 +16,12 @@ NO_MEMORY = "can't allocate memory|Storage size calculation|CUDA out of memory|i
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_printed_stages: set[str] = set()
-
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Print what a stage does, and show errors that a user or the disk caused in one line."""
+    """Show errors that a user or the disk caused in one line."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        _print_stage(command.__doc__ or "")
         try:
             return command(*args, **kwargs)
         except UserError as error:
@@ -53,15 +49,6 @@ def script(text: str | None) -> Callable[[Callable[..., None]], click.Command]:
         return click.command(help=as_it_is)(one_line_errors(main))
 
     return decorate
-
-
-def _print_stage(help_text: str) -> None:
-    """Print what DVC begins, once: a stage may call other commands, or share its work."""
-    stage = os.environ.get("DVC_STAGE")
-    if stage and stage not in _printed_stages and "TORCHELASTIC_RUN_ID" not in os.environ:
-        _printed_stages.add(stage)
-        summary = " ".join(help_text.split("\n\n")[0].split())
-        click.echo(f"{stage}: {summary}", err=True)
 
 
 def model_option(

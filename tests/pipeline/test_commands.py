@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from charlm import __main__ as commands
-from charlm import cli
 from tests.workspace import PROJECT
 
 MODULES = {
@@ -80,37 +79,6 @@ def test_outside_of_the_project_it_says_so(tmp_path, monkeypatch):
     done = CliRunner().invoke(commands.main, ["sample", "--help"])
     assert done.exit_code == 1
     assert done.output.startswith("Error: no params.yaml in")
-
-
-def test_a_stage_says_once_what_it_does_when_dvc_begins_it(monkeypatch, capsys):
-    @cli.one_line_errors
-    def sample():
-        """Draw text."""
-
-    @cli.one_line_errors
-    def ensemble():
-        """Save an ensemble
-        into models/.
-
-        More.
-        """
-        sample()
-
-    monkeypatch.setattr(cli, "_printed_stages", set())
-    monkeypatch.delenv("DVC_STAGE", raising=False)
-    ensemble()
-    assert capsys.readouterr().err == ""
-    monkeypatch.setenv("DVC_STAGE", "ensemble@mixture")
-    ensemble()
-    assert capsys.readouterr().err == "ensemble@mixture: Save an ensemble into models/.\n"
-
-
-def test_processes_that_share_a_training_leave_it_to_the_first(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_printed_stages", set())
-    monkeypatch.setenv("DVC_STAGE", "train@lstm")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    cli.one_line_errors(lambda: None)()
-    assert capsys.readouterr().err == ""
 
 
 def test_a_shell_completes_commands_options_and_models():

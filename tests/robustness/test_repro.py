@@ -1,5 +1,6 @@
 """`charlm repro` on a small graph of shell commands: what is stopped, killed or broken."""
 
+import re
 import resource
 import shutil
 import signal
@@ -107,7 +108,7 @@ def test_two_at_a_time_leave_what_one_after_the_other_leaves(project, tmp_path_f
     graph(project, **stages)
     status, output = repro(project)
     assert status == 0, output
-    assert "said by last" in output
+    assert re.search(r"^last \(\d+ s\)\nsaid by last$", output, re.MULTILINE)
     assert (project / "last").read_text() == "1\n1\n"
     assert "up to date" in run(project, "dvc", "repro").stdout
     serial = tmp_path_factory.mktemp("serial")

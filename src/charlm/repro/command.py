@@ -151,7 +151,7 @@ def run(schedule: Schedule, workers: Workers) -> int:
                     break
                 line.set_description_str(_in_words(schedule, status))
                 for outcome in workers.wait(1.0):
-                    for text in outcome.lines:
+                    for text in (f"{outcome.name} ({outcome.seconds:.0f} s)", *outcome.lines):
                         line.write(text, file=sys.stderr)
                     schedule.done(outcome.name)
                     if outcome.status == 0:

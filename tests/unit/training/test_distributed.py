@@ -7,10 +7,8 @@ import torch
 
 from charlm.data.batches import Batch
 from charlm.training.distributed import ALONE, Ranks
+from stages.train import torchrun
 from tests.workspace import PROJECT, run, trainable
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
 
 MODELS = ("lstm", "gpt")
 """Streams with a carried state, and windows."""
@@ -20,9 +18,9 @@ MODELS = ("lstm", "gpt")
 def trained(tmp_path_factory):
     """Folders of the weights of one process and of two."""
     folders = []
-    for name, launcher in (("alone", []), ("shared", TORCHRUN)):
+    for name, launcher in (("alone", [sys.executable]), ("shared", torchrun(2))):
         folder = tmp_path_factory.mktemp(name)
-        command = [sys.executable, *launcher, "-m", "tests.ranked", str(folder), *MODELS]
+        command = [*launcher, "-m", "tests.ranked", str(folder), *MODELS]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         folders.append(folder)

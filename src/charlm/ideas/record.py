@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.special import stdtrit
 
 from charlm import models
 from charlm.files import read_json
@@ -25,8 +26,8 @@ from charlm.timings import processor
 
 RECORD = Path("benchmarks/ideas.json")
 
-ERRORS = 2.0
-"""Standard errors below which nothing can be told."""
+CONFIDENCE = 0.95
+"""Of an interval around a difference. If it holds zero, the difference is not significant."""
 
 SMALLEST = 1e-4
 """Bits per character: what is below is rounding, however sure it is."""
@@ -116,18 +117,18 @@ def gain(base: Side, idea: Side, shares: bool = False) -> dict[str, Any]:
     pairs = _pairs(base, idea)
     differences = [before["validation"] - after["validation"] for before, after in pairs]
     mean = statistics.mean(differences)
-    error, over = text_error(pairs), "text"
+    error, over, count = text_error(pairs), "text", len(pairs[0][0]["chunks"])
     if len(differences) > 1:
         spread = statistics.stdev(differences) / math.sqrt(len(differences))
         if not shares or error is None or spread > error:
-            error, over = spread, "seeds"
+            error, over, count = spread, "seeds", len(differences)
     return {
         "base_validation": validation(base),
         "validation": mean,
         "error": error,
         "over": over,
         "each": differences,
-        "verdict": verdict(mean, error),
+        "verdict": verdict(mean, error, count),
         "windowed": _difference(pairs, "windowed"),
         "test": _difference(pairs, "test"),
         "equal_seconds": equal_seconds(pairs),
@@ -135,9 +136,21 @@ def gain(base: Side, idea: Side, shares: bool = False) -> dict[str, Any]:
     }
 
 
-def verdict(mean: float, error: float | None) -> str:
-    """Return whether a difference is a gain, a loss, or not significant."""
-    if error is None or abs(mean) < max(ERRORS * error, SMALLEST):
+def verdict(mean: float, error: float | None, count: int) -> str:
+    """Return whether a difference is a gain, a loss, or not significant.
+
+    Args:
+        mean: the difference.
+        error: its standard error; None if it is not known.
+        count: seeds, or pieces of the text, that the error is of.
+
+    Source: Student, "The Probable Error of a Mean", 1908: the error of few is itself uncertain, so
+    three seeds need 4.3 standard errors, and five 2.8.
+    """
+    if error is None:
+        return "not significant"
+    errors = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))
+    if abs(mean) < max(errors * error, SMALLEST):
         return "not significant"
     return "gain" if mean > 0 else "loss"
 

@@ -41,10 +41,10 @@ def side(*losses, **more):
 
 
 def test_differences_are_paired_by_seed():
-    found = record.gain(side(2.0, 3.0, 4.0), side(1.9, 2.8, 3.7))
+    found = record.gain(side(2.0, 3.0, 4.0), side(1.85, 2.8, 3.75))
     assert found["validation"] == pytest.approx(0.2)
-    assert found["each"] == pytest.approx([0.1, 0.2, 0.3])
-    assert found["error"] == pytest.approx(0.1 / math.sqrt(3))
+    assert found["each"] == pytest.approx([0.15, 0.2, 0.25])
+    assert found["error"] == pytest.approx(0.05 / math.sqrt(3))
     assert found["over"] == "seeds"
     assert found["verdict"] == "gain"
     assert found["test"] == pytest.approx(0.2)
@@ -52,17 +52,21 @@ def test_differences_are_paired_by_seed():
 
 
 @pytest.mark.parametrize(
-    ("mean", "error", "expected"),
+    ("mean", "error", "count", "expected"),
     [
-        (0.2, 0.09, "gain"),
-        (0.2, 0.11, "not significant"),
-        (-0.2, 0.09, "loss"),
-        (0.0, 0.0, "not significant"),
-        (-1e-8, 1e-9, "not significant"),
+        (0.2, 0.2 / 4.2, 3, "not significant"),
+        (0.2, 0.2 / 4.4, 3, "gain"),
+        (-0.2, 0.2 / 4.4, 3, "loss"),
+        (0.2, 0.2 / 2.7, 5, "not significant"),
+        (0.2, 0.2 / 2.8, 5, "gain"),
+        (0.2, 0.2 / 2.0, 109, "gain"),
+        (0.0, 0.0, 3, "not significant"),
+        (-1e-8, 1e-9, 3, "not significant"),
+        (0.2, None, 1, "not significant"),
     ],
 )
-def test_a_verdict_needs_two_standard_errors(mean, error, expected):
-    assert record.verdict(mean, error) == expected
+def test_few_seeds_need_more_standard_errors(mean, error, count, expected):
+    assert record.verdict(mean, error, count) == expected
 
 
 def test_what_has_no_seeds_goes_with_each_and_errs_over_the_text():

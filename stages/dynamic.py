@@ -44,6 +44,7 @@ def main(name: str) -> None:
 
     device = start_torch()
     model, config = saved_model.load(MODELS / name, device)
+    encoding.check_symbols(name, config.symbols, ENCODED)
     holdout = np.concatenate([validation, test])
     past_M, targets_N = torch.tensor(train).to(device), torch.tensor(holdout).to(device)
     try:

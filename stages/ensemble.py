@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from charlm import tracking
+from charlm import results, tracking
 from charlm.cli import model_option, one_line_errors
 from charlm.config import params
 from charlm.data import encoding
@@ -53,7 +53,8 @@ def main(name: str) -> None:
     )
     started = time.perf_counter()
     members = [saved_model.load(MODELS / member, device) for member in entry.members]
-    ensemble.check_vocabularies(name, [config.symbols for _, config in members])
+    for member, (_, config) in zip(entry.members, members, strict=True):
+        encoding.check_symbols(member, config.symbols, ENCODED)
     holdout = np.concatenate([validation, test])
     symbols = len(members[0][1].symbols)
     try:
@@ -61,20 +62,22 @@ def main(name: str) -> None:
     except UserError as error:
         raise UserError(f"{error}, or leave out: {settings.leaving_out(name)}") from None
     log_p_KNV = np.empty((len(members), len(holdout), symbols), dtype=np.float16)
-    for place, (model, _) in enumerate(members):
-        kept_RV = read_array(RESULTS / entry.members[place] / ROWS)
+    for place, (member, (model, _)) in enumerate(zip(entry.members, members, strict=True)):
+        # Refuses an array of other weights.
+        results.load(RESULTS / member / "metrics.json", MODELS / member)
+        kept_RV = read_array(RESULTS / member / ROWS)
         ensemble.log_probabilities(kept_RV, model, train, holdout, device, log_p_KNV[place])
     first = len(validation)
     model, config, fit = ensemble.build(entry, members, log_p_KNV[:, :first], validation)
     seconds = time.perf_counter() - started
-    folder, results = MODELS / name, RESULTS / name
+    folder, output = MODELS / name, RESULTS / name
     saved_model.save(folder, model, config)
     mixing = config.architecture["mixing"]
-    write_json(results / "ensemble.json", fit.table(entry.members, mixing))
+    write_json(output / "ensemble.json", fit.table(entry.members, mixing))
     tracker.finish(
         {"train_seconds": seconds},
         {"weights_sha256": tracking.weights_digest(folder)},
-        [folder / saved_model.CONFIG, results / "ensemble.json"],
+        [folder / saved_model.CONFIG, output / "ensemble.json"],
     )
     weights_K = fit.ways[mixing][0]
     shares = " and ".join(f"{w:.3f} {m}" for w, m in zip(weights_K, entry.members, strict=True))
@@ -84,7 +87,7 @@ def main(name: str) -> None:
     sizes_N = config.vocabulary.bytes_of_ids[holdout]
     losses = {"streaming": metrics.leaves(scores, sizes_N, metrics.halves(first))}
     evaluate.write(name, metrics.content(name, model, config, losses), rows_RV.numpy())
-    sample.main(["--model", name, "--output", str(results / "sample.txt")], standalone_mode=False)
+    sample.main(["--model", name, "--output", str(output / "sample.txt")], standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def main(name: str) -> None:
 
     device = start_torch()
     model, config = saved_model.load(MODELS / name, device)
+    encoding.check_symbols(name, config.symbols, ENCODED)
     targets = sum(map(len, splits.values())) if config.text == "all" else 0
     targets = targets or len(splits["validation"]) + len(splits["test"])
     with progress(metrics.passes(config) * targets, "char", f"{name} evaluation") as bar:
@@ -53,8 +54,9 @@ def write(name: str, content: dict[str, Any], log_p_RV: "NDArray[Any]") -> None:
     """Write the results of a run or an ensemble, and say its loss."""
     from charlm.evaluation import metrics
 
-    results.save(RESULTS / name / "metrics.json", content, MODELS / name)
+    # The array first: metrics.json says whose weights both are of.
     write_array(RESULTS / name / "log_probabilities.npy", log_p_RV)
+    results.save(RESULTS / name / "metrics.json", content, MODELS / name)
     if content["text"] == "all":
         bits = content["windowed"]["seen"]["bits_per_char"]
         click.echo(f"{name}: {bits:.4f} bits per character of its training text", err=True)

@@ -2,14 +2,12 @@
 
 import math
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 # cuBLAS is deterministic only with a fixed workspace, which it reads when it starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -54,7 +52,6 @@ def main(name: str) -> None:
     launched = "TORCHELASTIC_RUN_ID" in os.environ
     if settings.processes > 1 and not launched:
         launch(name, settings.processes)
-        return
     # A process beside this one imports MLflow while torch is imported here.
     first = os.environ.get("RANK", "0") == "0"
     tracker = tracking.Tracker(settings.corpus.name, project_root(), on=first)
@@ -97,15 +94,10 @@ def torchrun(processes: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *local]
 
 
-def launch(name: str, processes: int) -> None:
-    """Let torchrun start the processes that share a training."""
-    command = [*torchrun(processes), "-m", "stages.train", "--model", name]
-    # Ctrl-C goes to all of them: they end by themselves, and this one after them.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    status = subprocess.run(command).returncode
-    signal.signal(signal.SIGINT, handler)
-    if status:
-        sys.exit(status)
+def launch(name: str, processes: int) -> NoReturn:
+    """Become torchrun, which starts the processes that share a training."""
+    # In place of this process, so that a signal reaches it.
+    os.execv(sys.executable, [*torchrun(processes), "-m", "stages.train", "--model", name])
 
 
 def start(tracker: tracking.Tracker, training: "Job", settings: params.Params) -> None:
@@ -147,8 +139,9 @@ def fit(tracker: tracking.Tracker, training: "Job") -> "Learning":
 
     if training.steps and not training.resumed:
         see(0)
+    before_s = learning.seconds
     training.fit(on_point, RESULTS / training.run.name)
-    training.seconds -= learning.seconds
+    training.seconds -= learning.seconds - before_s
     return learning
 
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -58,6 +59,9 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command; what the system refuses is one line, also where only help is printed."""
+        # Stages call `python`, and some commands `dvc`: those beside this one, activated or not.
+        beside = str(Path(sys.executable).parent)
+        os.environ["PATH"] = os.pathsep.join(filter(None, [beside, os.environ.get("PATH")]))
         try:
             return super().main(*args, **options)
         except OSError as error:

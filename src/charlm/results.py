@@ -1,4 +1,4 @@
-"""Files of results name the weights that they are of, so that they are not taken for others'."""
+"""metrics.json and dynamic.json name the weights that they are of, so that others are refused."""
 
 from pathlib import Path
 from typing import Any

@@ -94,7 +94,9 @@ def code_digest(model: str) -> str:
 
 def save(folder: Path, model: LanguageModel, config: Config) -> None:
     """Write weights and configuration with their digest, each atomically, the weights first."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    # A copy of each: two names may share one tensor, which safetensors refuses.
+    kept = torch.contiguous_format
+    tensors = {k: t.detach().cpu().clone(memory_format=kept) for k, t in model.state_dict().items()}
     content = safetensors.torch.save(tensors)
     write_bytes(folder / WEIGHTS, content)
     digest = {DIGEST: hashlib.sha256(content).hexdigest()}

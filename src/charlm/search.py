@@ -29,10 +29,17 @@ import click
 
 from charlm.cli import one_line_errors
 from charlm.config import params
+from charlm.config.messages import unknown
 from charlm.errors import UserError
 
 if TYPE_CHECKING:
     import optuna
+
+WAITING, NO_WORKERS = ("Queued", "Running"), "0 active, 0 idle"
+"""What `dvc queue status` says."""
+
+PATIENCE_S = 60.0
+"""Seconds in which the queue's workers begin."""
 
 POLL_S = 5.0
 """Seconds between two looks at the queue."""
@@ -375,11 +382,11 @@ def by_queue(proposed: list[Values], model: str, workers: int) -> list[tuple[str
     """Measure proposals as experiments of DVC's queue; see `search`."""
     import dvc.api
 
+    baseline = git_head()
     names = [queue(values) for values in proposed]
     dvc_output("queue", "start", "-j", str(workers))
     try:
-        while waiting(names):
-            time.sleep(POLL_S)
+        states = ended(names)
     except KeyboardInterrupt:
         click.echo(
             f"{', '.join(names)} go on in DVC's queue: `dvc queue status` shows them, "
@@ -387,8 +394,19 @@ def by_queue(proposed: list[Values], model: str, workers: int) -> list[tuple[str
             err=True,
         )
         raise
-    rows = {row["Experiment"]: row for row in dvc.api.exp_show()}
-    return [(name, loss_of(rows.get(name, {}), model)) for name in names]
+    # Without a revision a commit that was made meanwhile would hide them.
+    rows = {row["Experiment"]: row for row in dvc.api.exp_show(revs=baseline)}
+    return [
+        # The row of one that failed has the losses of the commit that it began from.
+        (name, loss_of(rows.get(name, {}), model) if states.get(name) == "Success" else None)
+        for name in names
+    ]
+
+
+def git_head() -> str:
+    """Return the commit that is checked out."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def override(key: str, value: Any) -> str:
@@ -407,17 +425,31 @@ def queue(values: Values) -> str:
     return name[1]
 
 
-def waiting(names: list[str]) -> bool:
-    """Return whether one of these experiments is still queued or running."""
-    for line in dvc_output("queue", "status").splitlines():
-        words = line.split()
-        if words and words[-1] in ("Queued", "Running") and set(words) & set(names):
-            return True
-    return False
+def ended(names: list[str]) -> dict[str, str]:
+    """Wait until these experiments of DVC's queue have ended; return the state of each word there.
+
+    Raises:
+        UserError: the queue has no workers any more.
+    """
+    alone_s = 0.0
+    while True:
+        output, states = dvc_output("queue", "status"), dict[str, str]()
+        for line in output.splitlines():
+            words = line.split()
+            if words and words[-1] in (*WAITING, "Success", "Failed"):
+                states |= dict.fromkeys(words[:-1], words[-1])
+        if not any(states.get(name) in WAITING for name in names):
+            return states
+        alone_s = alone_s + POLL_S if NO_WORKERS in output else 0.0
+        if alone_s > PATIENCE_S:
+            raise UserError(
+                f"DVC's queue has no workers any more: `dvc queue start` runs {', '.join(names)}"
+            )
+        time.sleep(POLL_S)
 
 
 def loss_of(row: dict[str, Any], model: str) -> float | None:
-    """Return a model's loss in a row of `dvc exp show`; None if the experiment failed.
+    """Return a model's loss in a row of `dvc exp show`; None if it has none.
 
     DVC names a column by its file too where a parameter has the same name.
     """
@@ -432,7 +464,9 @@ def in_words(values: Values) -> str:
 
 @click.command()
 @click.argument("spaces", nargs=-1, required=True)
-@click.option("--model", required=True, help="Entry whose validation loss is to become small.")
+@click.option(
+    "--model", required=True, help="Run or ensemble whose validation loss is to become small."
+)
 @click.option(
     "--trials",
     default=12,
@@ -477,7 +511,8 @@ def main(
           models.bigram.training.learning_rate=1e-4..1e-1 models.bigram.training.batch=16,32,64
     """
     settings = params.load()
-    settings.named(model)
+    if model not in settings.ranked:
+        raise UserError(f"--model: {unknown('ranked model', model, settings.ranked)}")
     content = params.read(Path("params.yaml"))
     read = [check(space, content) for space in read_spaces(spaces)]
 

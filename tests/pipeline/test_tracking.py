@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import math
 import os
@@ -450,3 +451,16 @@ def test_a_database_of_an_earlier_mlflow_is_one_whole_line(capfd):
     assert "mlflow db upgrade sqlite:///mlflow.db" in line
     assert "<database_uri>" not in line
     assert line.count("\n") == 1
+
+
+def test_a_tracker_that_cannot_be_started_stops_nothing(tmp_path, monkeypatch, capsys):
+    def refuse(*words, **settings):
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    tracker = tracking.Tracker("shakespeare", tmp_path)
+    tracker.start("lstm", {}, {}, {})
+    tracker.finish({}, {}, [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: MLflow tracking is off from here on")
+    assert "Resource temporarily unavailable" in line

@@ -71,3 +71,15 @@ def test_addresses_that_are_not_of_the_project_stay(tmp_path):
         assert rows == [None, "s3://bucket/mlartifacts", new, "/plain"]
         rows = [row for (row,) in connection.execute("SELECT artifact_uri FROM runs")]
         assert rows == [f"{new}/1/a", "file:///old/mlartifacts-other/1", None]
+
+
+def test_a_project_below_a_folder_of_that_name_keeps_its_addresses(tmp_path):
+    root = tmp_path / artifacts.FOLDER / "project"
+    root.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+        connection.execute("CREATE TABLE experiments (artifact_location VARCHAR(256))")
+        connection.execute("INSERT INTO experiments VALUES (?)", (artifacts.location(root),))
+    artifacts.move_along(root / "mlflow.db", root)
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as connection:
+        (row,) = connection.execute("SELECT artifact_location FROM experiments")
+    assert row == (artifacts.location(root),)

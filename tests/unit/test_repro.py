@@ -1,9 +1,13 @@
+import os
+import signal
+
 import pytest
 from dvc.utils.serialize import load_yaml, modify_yaml
 
 from charlm.repro import lock_file
+from charlm.repro.command import run, signals
 from charlm.repro.schedule import Schedule, Task
-from charlm.repro.workers import Outcome
+from charlm.repro.workers import Outcome, Workers
 from tests.workspace import PROJECT
 
 
@@ -142,3 +146,32 @@ def test_an_interrupted_start_of_python_is_no_traceback():
     fault = f"{start}ValueError: 3\n"
     assert Outcome("a", 1, 1.0, fault).lines[-1] == "ValueError: 3"
     assert len(Outcome("a", 1, 1.0, fault + text).lines) == 3 + 2
+
+
+class Interrupted(Workers):
+    """Workers of which each start, and each look at them, meets a signal."""
+
+    def __init__(self, number):
+        self.number, self.given, self.told = number, [], False
+
+    def give(self, name):
+        os.kill(os.getpid(), self.number)
+        self.given.append(name)
+
+    def wait(self, seconds):
+        os.kill(os.getpid(), self.number)
+        return [Outcome(self.given.pop(), 130, 1.0, "")] if self.told else []
+
+    def interrupt(self):
+        self.told = True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_any_moment_ends_the_pipeline(number, tmp_path, monkeypatch):
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
+    schedule = Schedule([task("a"), task("b", "a")], cores=1)
+    with signals() as came:
+        assert run(schedule, Interrupted(number), came) == 130
+    assert schedule.running == []

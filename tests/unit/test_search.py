@@ -15,7 +15,17 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from charlm.errors import UserError
-from charlm.search import Space, Study, check, main, override, read_space, read_spaces, search
+from charlm.search import (
+    Space,
+    Study,
+    by_queue,
+    check,
+    main,
+    override,
+    read_space,
+    read_spaces,
+    search,
+)
 from tests.workspace import PROJECT
 
 RATE = "models.bigram.training.learning_rate"
@@ -216,3 +226,51 @@ def test_a_database_that_is_lost_on_the_way_is_one_line(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, [*words, f"sqlite:///{tmp_path / 'study.db'}"])
     assert done.exit_code == 1
     assert re.fullmatch(r"Error: --database: lost \(.*server closed.*\n", done.output)
+
+
+@pytest.fixture
+def dvc(monkeypatch):
+    """DVC's queue: what `dvc queue status` prints next, and the rows of `dvc exp show`."""
+    said = []
+    monkeypatch.setattr("charlm.search.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("charlm.search.git_head", lambda: "abc")
+    monkeypatch.setattr("charlm.search.queue", lambda values: values["name"])
+    monkeypatch.setattr(
+        "charlm.search.dvc_output",
+        lambda *words: said.pop(0) if words == ("queue", "status") else "",
+    )
+    return said
+
+
+def status(*states, workers="1 active, 0 idle"):
+    rows = [f"1f2e3d4   trial-{n}   09:48 PM   {state}" for n, state in enumerate(states)]
+    return "\n".join(["Task Name Created Status", *rows, "", f"Worker status: {workers}"])
+
+
+def test_a_failed_experiment_has_no_loss_though_dvc_shows_its_baselines(dvc, monkeypatch):
+    asked = []
+
+    def rows(revs):
+        asked.append(revs)
+        return [{"Experiment": f"trial-{n}", "State": None, "lstm": 3.0} for n in range(2)]
+
+    monkeypatch.setattr("dvc.api.exp_show", rows)
+    dvc += [status("Running", "Queued"), status("Success", "Running"), status("Success", "Failed")]
+    found = by_queue([{"name": "trial-0"}, {"name": "trial-1"}], "lstm", 1)
+    assert found == [("trial-0", 3.0), ("trial-1", None)]
+    # Of the commit that they began from, whatever was committed meanwhile.
+    assert asked == ["abc"]
+
+
+def test_a_queue_without_workers_is_one_line(dvc):
+    dvc += [status("Running")] * 3 + [status("Queued", workers="0 active, 0 idle")] * 100
+    with pytest.raises(UserError, match=r"no workers any more: `dvc queue start` runs trial-0"):
+        by_queue([{"name": "trial-0"}], "lstm", 1)
+
+
+@pytest.mark.parametrize("name", ["bigram_2", "lstm_", "mlp_all"])
+def test_only_a_model_of_the_ranking_has_a_loss(name, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    done = CliRunner().invoke(main, ["--model", name, f"{RATE}=1e-3..1e-1"])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: --model: unknown ranked model '{name}' (")

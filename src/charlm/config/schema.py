@@ -19,7 +19,7 @@ class Schema(BaseModel):
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0)]
-PositiveRate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0, le=1e38)]  # as float32 holds
+PositiveRate = Annotated[float, Field(gt=0, le=1e38)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]

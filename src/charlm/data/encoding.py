@@ -153,13 +153,13 @@ def check_lengths(lengths: dict[str, int], run: Run) -> None:
     Raises:
         UserError: a split is too short; the message has the numbers.
     """
-    if not (run.training.steps or run.training.epochs):
-        return  # a model that only counts has no batches
     batch, block = run.training.batch, run.training.block
     # A stream's start is drawn from the first block, so B streams need a block more.
     streams = batch if batch and run.training.batches == "streams" else 0
     train = max((streams + 1) * block, block + 1)
     needed = {"train": train, "validation": block + 1, "test": block + 1}
+    if not (run.training.steps or run.training.epochs):
+        needed = dict.fromkeys(SPLITS, 1)  # a model that only counts has no batches
     for split in SPLITS:
         if lengths[split] < needed[split]:
             raise UserError(
@@ -167,6 +167,21 @@ def check_lengths(lengths: dict[str, int], run: Run) -> None:
                 f"least {needed[split]:,} (block {block}, batch {batch}): use a longer text, or "
                 f"smaller ones in models.{run.entry} of params.yaml"
             )
+
+
+def check_symbols(name: str, symbols: str, folder: Path) -> None:
+    """Refuse a model of another text's symbols.
+
+    Args:
+        name: of the model.
+        symbols: that it knows, in order.
+        folder: of the encoded text.
+
+    Raises:
+        UserError: the text has others.
+    """
+    if symbols != Vocabulary.load(folder / "vocabulary.json").symbols:
+        raise UserError(f"models/{name} is of another text than {folder}: run `dvc repro`")
 
 
 def load_splits(folder: Path) -> dict[str, Ids]:

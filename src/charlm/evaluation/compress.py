@@ -69,6 +69,7 @@ def holdout(name: str, dynamic: bool) -> None:
     ids = [int(symbol) for split in held for symbol in split]
     with progress(2 * len(ids), "char", f"{name}: compressing and restoring") as bar:
         model, vocabulary, weights = load(name)
+        encoding.check_symbols(name, vocabulary.symbols, ENCODED)
         first = int(train[-1])
         content = arithmetic_coding.compress(
             model, ids, first, vocabulary, weights, bar.update, lessons
@@ -119,8 +120,9 @@ def compress_file(name: str, source: Path, destination: Path) -> None:
         ids = [int(symbol) for chunk in points for symbol in vocabulary.encode_points(chunk)]
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+    first = max(0, vocabulary.symbols.find("\n"))
     with progress(len(ids), "char", f"{name}: compressing") as bar:
-        content = arithmetic_coding.compress(model, ids, 0, vocabulary, weights, bar.update)
+        content = arithmetic_coding.compress(model, ids, first, vocabulary, weights, bar.update)
     write_bytes(destination, content)
     bits = 8 * len(content) / max(len(ids), 1)
     click.echo(

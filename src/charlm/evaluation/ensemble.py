@@ -108,7 +108,7 @@ def linear(nats_KN: Floats) -> tuple[Floats, float]:
             log_p_KN = log_weights_K[:, None] - nats_KN
         total_N = logsumexp(log_p_KN, axis=0)
         mean = float(-total_N.mean())
-        if before - mean < ENOUGH:
+        if not before - mean >= ENOUGH:
             weights_K: Floats = np.exp(log_weights_K)
             return weights_K, mean
         before = mean
@@ -234,16 +234,6 @@ def check_memory(name: str, targets: int, symbols: int) -> None:
             f"{name} needs {needed:,} bytes for what its members say at {targets:,} characters of "
             f"{symbols:,} symbols, but {available:,} are available: use a shorter holdout"
         )
-
-
-def check_vocabularies(name: str, symbols: list[str]) -> None:
-    """Refuse members that have different vocabularies.
-
-    Raises:
-        UserError: they have.
-    """
-    if len(set(symbols)) > 1:
-        raise UserError(f"{name}: its members have different vocabularies: run `dvc repro`")
 
 
 def scores(

@@ -24,6 +24,9 @@ from charlm.models.base import LanguageModel, State
 CHARACTERS_PER_PASS = 8192
 """Characters scored in one call of a model: bounds the memory that logits take."""
 
+SMALLEST_KEPT = -60_000.0
+"""Log-probability that float16 can hold."""
+
 Scores = tuple[Tensor, Tensor]
 """For each target its nats (float64, N) and whether it was the likeliest symbol (bool, N)."""
 
@@ -146,7 +149,8 @@ class Collected:
         if self._rows_RV is not None and first < len(self._rows_RV):
             log_p_NV = functional.log_softmax(logits.float(), dim=-1).flatten(0, -2)
             room_RV = self._rows_RV[first : first + count]
-            room_RV.copy_(log_p_NV[: len(room_RV)])
+            # float16 would round what is smaller to minus infinity.
+            room_RV.copy_(log_p_NV[: len(room_RV)].clamp(min=SMALLEST_KEPT))
         self._added += count
         return count
 

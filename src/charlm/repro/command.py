@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import signal
 import sys
@@ -133,35 +134,51 @@ def alone() -> Iterator[None]:
         yield
 
 
-def run(schedule: Schedule, workers: Workers) -> int:
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collect the signals that ask for an end; raised anywhere, they could lose a stage."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(schedule: Schedule, workers: Workers, came: list[int]) -> int:
     """Run all stages of a schedule; return 0, or the status of the first stage that failed.
 
-    After a failure, or Ctrl-C, nothing new is started, and what is running is waited for.
+    After a failure, or a signal, nothing new is started, and what is running is waited for.
+
+    Args:
+        schedule: of the stages.
+        workers: that run them.
+        came: signals so far, of `signals`.
     """
-    status = 0
-    stopped: float | None = None
+    status, seen, told = 0, 0, math.inf
     took: dict[str, float] = {}
     with tqdm(total=len(schedule), disable=None, leave=False, bar_format="{desc}") as line:
         while schedule.active:
-            try:
-                if not status:
-                    for task in schedule.start():
-                        workers.give(task.name)
-                if not schedule.running:
-                    break
-                line.set_description_str(_in_words(schedule, status))
-                for outcome in workers.wait(1.0):
-                    for text in (f"{outcome.name} ({outcome.seconds:.0f} s)", *outcome.lines):
-                        line.write(text, file=sys.stderr)
-                    schedule.done(outcome.name)
-                    if outcome.status == 0:
-                        took[outcome.name] = outcome.seconds
-                    elif not status:
-                        status = _failed(outcome, line)
-                if stopped and time.monotonic() - stopped > PASS_ON_S:
-                    raise KeyboardInterrupt
-            except KeyboardInterrupt:
-                status, stopped = status or 130, time.monotonic()
+            if not status:
+                for task in schedule.start():
+                    workers.give(task.name)
+            if not schedule.running:
+                break
+            line.set_description_str(_in_words(schedule, status))
+            for outcome in workers.wait(1.0):
+                for text in (f"{outcome.name} ({outcome.seconds:.0f} s)", *outcome.lines):
+                    line.write(text, file=sys.stderr)
+                schedule.done(outcome.name)
+                if outcome.status == 0:
+                    took[outcome.name] = outcome.seconds
+                elif not status:
+                    status = 130 if came else _failed(outcome, line)
+            if len(came) > seen or time.monotonic() - told > PASS_ON_S:
+                status, seen, told = status or 130, len(came), time.monotonic()
                 workers.interrupt()
     with contextlib.suppress(UserError):  # on a full disk the next order is only a guess
         write_json(worker.scratch() / SECONDS, expected_seconds() | took)
@@ -227,12 +244,12 @@ def reproduce(
         if not tasks:
             click.echo("Data and pipelines are up to date.", err=True)
             return 0
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        schedule, workers = Schedule(tasks, jobs or cores()), Workers()
-        try:
-            status = run(schedule, workers)
-        finally:
-            workers.close()
+        with signals() as came:
+            workers = Workers()
+            try:
+                status = run(Schedule(tasks, jobs or cores()), workers, came)
+            finally:
+                workers.close()
     if status == 130:
         click.echo("stopped; what was finished is kept, and the next call goes on from there")
     return status

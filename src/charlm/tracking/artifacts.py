@@ -28,7 +28,7 @@ def move_along(database: Path, root: Path) -> None:
     with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         found = connection.execute("SELECT DISTINCT artifact_location FROM experiments")
         for (address,) in found.fetchall():
-            old, middle, _ = str(address).partition(f"/{FOLDER}")
+            old, middle, _ = str(address).rpartition(f"/{FOLDER}")
             if address and old.startswith("file:") and middle and old + middle != new:
                 _replace(connection, old + middle, new)
 

@@ -48,19 +48,21 @@ def add(client: tracking.Client, name: str, settings: params.Params) -> bool:
     if missing and client.works:
         config = read_json(folder / "config.json")
         files = [folder / "weights.safetensors", folder / "config.json"]
+        entry, layers, curve = name, dict[str, float](), list[dict[str, float]]()
+        if name in settings.runs:
+            entry = settings.runs[name].entry
+            files += [results / "curve.csv", results / "activations.json"]
+            curve = read_curve(results / "curve.csv")
+            layers = tracking.flow_metrics(read_json(results / "activations.json"))
         client.start(
             name,
-            {"entry": name, "scale": settings.scale}
+            {"entry": entry, "scale": settings.scale}
             | {key: value for key, value in config.items() if key != "symbols"},
             {"charlm.added": "by charlm track, from files"},
             {"name": settings.corpus.name, **encoding.describe(ENCODED)},
         )
-        layers: dict[str, float] = {}
-        if name in settings.runs:
-            files += [results / "curve.csv", results / "activations.json"]
-            for row in read_curve(results / "curve.csv"):
-                client.point(*tracking.point_metrics(row), int(time.time() * 1000))
-            layers = tracking.flow_metrics(read_json(results / "activations.json"))
+        for row in curve:
+            client.point(*tracking.point_metrics(row), int(time.time() * 1000))
         client.finish(layers, {"weights_sha256": weights}, files)
     try:
         metrics = tracking.evaluation_metrics(results / "metrics.json", folder)

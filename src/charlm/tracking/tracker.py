@@ -86,17 +86,21 @@ class Tracker:
             return
         source = str(Path(__file__).parent.parent.parent)
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __package__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Not this process's own: `make repro | tee log` would wait for whoever holds it.
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
-            # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
-            process_group=0,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __package__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                # Not this process's own: `make repro | tee log` would wait for whoever holds it.
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONPATH": path},
+                # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
+                process_group=0,
+            )
+        except OSError as error:  # no more processes are allowed, or no memory
+            warn(str(error))
+            return
         self._said = threading.Thread(
             target=self._pass_on, args=[self._process.stderr], daemon=True
         )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from charlm.data.batches import Batch
+from charlm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,17 @@ def launched() -> bool:
 
 
 def start(device: torch.device) -> tuple[Ranks, torch.device]:
-    """Join the processes that torchrun started, if it did; return the device of this one too."""
+    """Join the processes that torchrun started, if it did; return the device of this one too.
+
+    Raises:
+        UserError: there are fewer GPUs than processes on this machine.
+    """
     if not launched():
         return ALONE, device
     if device.type == "cuda":
+        here, devices = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > devices:
+            raise UserError(f"{here} processes need as many GPUs, and there are {devices}")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -13,6 +13,7 @@ import torch
 
 from charlm import models, saved_model
 from charlm.cli import progress
+from charlm.errors import UserError
 from charlm.files import write_json, write_text
 from charlm.models.base import start_torch
 from charlm.training import activations, checkpoint, distributed, memory
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from charlm.config.params import Run
     from charlm.data.encoding import Ids
 
-CODE = ("data", "training")
-"""The packages whose code decides what a training becomes, beside that of its architecture."""
+CODE = ("config/training.py", "data/*.py", "training/*.py")
+"""The code that decides what a training becomes, beside that of its architecture."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,17 @@ class Job:
         seconds: that preparing and training took in this process.
 
     Raises:
-        UserError: there is not enough memory.
+        UserError: there is not enough memory, or there are more processes than sequences.
     """
 
     def __init__(self, run: "Run", text: Text, seconds: float) -> None:
         self.run = run
         self.ranks, self.device = distributed.start(start_torch(run.training.threads))
+        if run.training.batch and run.training.batch < self.ranks.size:
+            raise UserError(
+                f"{self.ranks.size} processes cannot share a batch of {run.training.batch}: start "
+                "fewer, or choose a larger batch"
+            )
         self.config = saved_model.Config.of(run, text.symbols)
         torch.manual_seed(run.seed)
         self.model = memory.build(run.name, self.config).to(self.device)
@@ -77,7 +83,7 @@ class Job:
         memory.check(run.name, self.model, run.training, len(self.train_N), len(text.symbols))
         self.machine = {"device": self._device_name(), "version.torch": torch.__version__}
         package = models.FOLDER.parent
-        code = [file for name in CODE for file in sorted((package / name).glob("*.py"))]
+        code = [file for pattern in CODE for file in sorted(package.glob(pattern))]
         self.identity = checkpoint.fingerprint(
             [asdict(self.config), asdict(self.ranks), self.machine, *code, *text.files]
         )

@@ -36,7 +36,7 @@ def build(name: str, config: "Config") -> LanguageModel:
     building the model without memory; for the others that would take longer than all else.
 
     Args:
-        name: of the entry.
+        name: of the run.
         config: what it is built from.
 
     Raises:
@@ -88,7 +88,7 @@ def check(name: str, model: LanguageModel, plan: "Training", characters: int, sy
     whole text; what layers keep for the backward pass comes on top.
 
     Args:
-        name: of the entry.
+        name: of the run.
         model: on the device that it is to be trained on.
         plan: the training configuration.
         characters: of the text.

@@ -252,6 +252,8 @@ class Trainer:
             batch = self.ranks.mean(float(nats_S[-1]))
             train = now.nats / now.steps_since
             validation = self.validation_nats()
+            # The training loss is of before the last update.
+            self._check_finite(validation, rates[-1], "validation")
             self._add(Point(now.step, now.characters, train, batch, validation, rates[-1]))
             now.nats, now.steps_since = 0.0, 0
 
@@ -259,10 +261,10 @@ class Trainer:
         self.progress.curve.append(point)
         self.on_point(point)
 
-    def _check_finite(self, nats: float, rate: float) -> None:
+    def _check_finite(self, nats: float, rate: float, which: str = "training") -> None:
         if not math.isfinite(nats):
             raise Diverged(
-                f"the training loss is {nats} at step {self.progress.step} (learning rate "
+                f"the {which} loss is {nats} at step {self.progress.step} (learning rate "
                 f"{rate:.3g}): nothing was saved; lower learning_rate or clip"
             )
 

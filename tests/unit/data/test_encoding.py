@@ -142,3 +142,17 @@ def test_a_flipped_bit_of_the_ids_is_found(tmp_path):
     (tmp_path / encoding.DIGESTS).write_text("[]")
     with pytest.raises(UserError, match=r"validation\.npy is damaged"):
         encoding.load_split(tmp_path, "validation")
+
+
+def test_what_only_counts_needs_a_character_of_each_split(settings):
+    lengths = dict.fromkeys(encoding.SPLITS, 1)
+    encoding.check_lengths(lengths, settings.runs["kneser_ney"])
+    with pytest.raises(UserError, match=r"test split has 0 characters, but kneser_ney needs at"):
+        encoding.check_lengths(lengths | {"test": 0}, settings.runs["kneser_ney"])
+
+
+def test_a_model_of_another_text_is_refused(tmp_path):
+    Vocabulary("abc").save(tmp_path / "vocabulary.json")
+    encoding.check_symbols("lstm", "abc", tmp_path)
+    with pytest.raises(UserError, match="models/lstm is of another text than"):
+        encoding.check_symbols("lstm", "abd", tmp_path)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm import models, saved_model
+from charlm import models, results, saved_model
 from charlm.data.encoding import SPLITS
 from charlm.evaluation import ensemble, loss
 from charlm.files import write_array
@@ -169,7 +169,9 @@ def test_the_stage_puts_together_what_is_there(tmp_path, monkeypatch, corpus_tex
         first = len(np.load("data/encoded/train.npy")) - 1
         rows = torch.empty(0 if name == "bigram" else 3_000, len(symbols), dtype=torch.float16)
         loss.streaming(model.eval(), holdout[first:], rows_RV=rows)
-        write_array(tmp_path / "results" / name / "log_probabilities.npy", rows.numpy())
+        output = tmp_path / "results" / name
+        write_array(output / "log_probabilities.npy", rows.numpy())
+        results.save(output / "metrics.json", {}, tmp_path / "models" / name)
     for name in ("mixture", "twice"):
         result = CliRunner().invoke(stage.main, ["--model", name])
         assert result.exit_code == 0, result.output
@@ -181,6 +183,10 @@ def test_the_stage_puts_together_what_is_there(tmp_path, monkeypatch, corpus_tex
             found["validation_nats_per_char"][found["mixing"]], abs=1e-4
         )
         assert (tmp_path / "results" / name / "sample.txt").is_file()
+    # What evaluation kept of other weights is refused.
+    (tmp_path / "results/bigram/metrics.json").write_text('{"weights_sha256": "other"}')
+    result = CliRunner().invoke(stage.main, ["--model", "mixture"])
+    assert result.output.startswith("Error: results/bigram/metrics.json is of other weights")
     # The folder has all that it needs.
     shutil.rmtree(tmp_path / "models/mixture")
     loaded, _ = saved_model.load(tmp_path / "models/twice", torch.device("cpu"))

@@ -116,3 +116,11 @@ def test_an_excerpt_costs_what_streaming_says_and_shows_the_best_guesses(name, m
         assert percent == sorted(percent, reverse=True)
     whole = metrics.excerpt(rows.numpy(), ids[1:].numpy(), symbols, 700)
     assert len(whole["text"]) == 30
+
+
+def test_a_symbol_that_is_all_but_impossible_is_kept_as_a_number():
+    rows_RV = torch.empty(1, 2, dtype=torch.float16)
+    passes = loss.Collected(1, rows_RV)
+    passes.add(torch.tensor([[0.0, -1e30]]), torch.tensor([0]))
+    assert torch.isfinite(rows_RV).all()
+    assert rows_RV[0].tolist() == [0.0, loss.SMALLEST_KEPT]

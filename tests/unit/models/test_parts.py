@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from charlm import models
+from charlm import models, saved_model
 from tests.workspace import at_scale
 
 SYMBOLS, BLOCK = 7, 12
@@ -79,6 +79,17 @@ def test_every_weight_is_trained(name, change):
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.abs().sum() > 0, key
+
+
+@parts
+def test_what_is_saved_is_loaded(tmp_path, name, change):
+    model = build(name, change)
+    sizes = dict(SMOKE.models[name].architecture) | change
+    config = saved_model.Config(name, BLOCK, "train", "abcdefg", sizes, {}, 1, "")
+    saved_model.save(tmp_path, model, config)
+    loaded, _ = saved_model.load(tmp_path, torch.device("cpu"))
+    ids_BT = torch.randint(SYMBOLS, (2, BLOCK))
+    assert torch.equal(model(ids_BT)[0], loaded(ids_BT)[0])
 
 
 def test_a_context_of_an_mlp_is_a_product_of_one_hot_vectors():

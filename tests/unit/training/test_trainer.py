@@ -195,6 +195,13 @@ def test_a_loss_that_is_no_number_stops_at_once(corpus_ids):
         fit(build("mlp", plan), corpus_ids["train"], corpus_ids["validation"], plan, 0)
 
 
+def test_a_last_step_that_breaks_the_weights_is_found(corpus_ids):
+    """The training loss of a step is of before its update."""
+    plan = training("mlp", learning_rate=1e38, steps=1)
+    with pytest.raises(UserError, match=r"the validation loss is (nan|inf) at step 1 \("):
+        fit(build("mlp", plan), corpus_ids["train"], corpus_ids["validation"], plan, 0)
+
+
 def test_training_does_not_load_the_compiler():
     """Nothing is compiled, and the import would double what a stage takes to start."""
     code = (

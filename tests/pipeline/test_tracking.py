@@ -140,6 +140,18 @@ def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, mon
     assert "mlflow.parentRunId" not in by_hand.data.tags
 
 
+def test_a_pipeline_of_which_a_training_failed_has_failed(tmp_path, no_server, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "train@lstm")
+    monkeypatch.setenv("DVC_EXP_NAME", "tired-newt")
+    clients = [tracking.Client("shakespeare", tmp_path, tracking.running()) for _ in range(2)]
+    for name, client in zip(("lstm", "gpt"), clients, strict=True):
+        client.start(name, {}, {}, {"name": "text", "digest": "d", "source": "s"})
+    clients[0].fail("FAILED")
+    clients[1].finish({}, {}, [])
+    states = {each.info.run_name: each.info.status for each in runs(tmp_path)[1]}
+    assert states == {"tired-newt": "FAILED", "lstm": "FAILED", "gpt": "FINISHED"}
+
+
 def test_a_deleted_experiment_is_restored(tmp_path, no_server, capsys):
     track(tmp_path)
     client, _ = runs(tmp_path)

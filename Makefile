@@ -23,7 +23,7 @@ repro: setup  ## run the pipeline on all cores (8 to 14 minutes on two, seconds 
 	@charlm repro
 
 pull: setup  ## models and results without training, from a DVC remote (REMOTE=https://…, s3://… or a folder)
-	@charlm pull $(REMOTE)
+	@charlm pull
 
 ideas: setup  ## measure what each idea gains (an hour on two cores; IDEAS="residual_8 muon_lstm" SEEDS=3 JOBS=2 SCALE=smoke)
 	@charlm repro encode

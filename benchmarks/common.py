@@ -69,9 +69,8 @@ def build(run: params.Run, device: torch.device) -> tuple[LanguageModel, Config]
 
 def checkpoint_file(folder: Path, config: Config, seconds: float) -> checkpoint.CheckpointFile:
     """Return the checkpoint of a long training, which only the same training goes on from."""
-    code = [
-        file for name in job.CODE for file in sorted((models.FOLDER.parent / name).glob("*.py"))
-    ]
+    package = models.FOLDER.parent
+    code = [file for pattern in job.CODE for file in sorted(package.glob(pattern))]
     versions = [torch.__version__, torch.get_num_threads(), torch.cuda.is_available()]
     text = sorted(ENCODED.glob("*.npy"))
     identity = checkpoint.fingerprint([asdict(config), versions, *code, *text])
@@ -84,8 +83,10 @@ def train(
     watch: Watch = lambda model, point: {},
     kept: Path | None = None,
     seconds: float = CHECKPOINT_S,
-) -> tuple[LanguageModel, Config, list[dict[str, float]], float]:
-    """Train a run; return its model, its configuration, its curve and this process's seconds.
+) -> tuple[LanguageModel, Config, list[dict[str, float]], float | None]:
+    """Train a run; return its model, its configuration, its curve and its seconds.
+
+    The seconds are None if the training went on from what another process left.
 
     Args:
         run: what to train.
@@ -141,4 +142,4 @@ def train(
             trainer.fit(on_point, on_steps)
             if file and file.asked:  # too late for a checkpoint
                 raise KeyboardInterrupt
-    return model, config, curve, time.perf_counter() - started
+    return model, config, curve, None if past else time.perf_counter() - started

@@ -179,7 +179,7 @@ def main() -> None:
     agree([nats[0]], [nats[1]])
 
     def distributions() -> None:
-        places = fast.places(whole[first - 1 :])
+        places = kneser_ney.places(fast.levels, size, whole[first - 1 :])
         for start in range(0, held, 8192):
             fast.probabilities([place[start : start + 8192] for place in places])
 

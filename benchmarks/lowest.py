@@ -92,7 +92,7 @@ class Trained:
     model: LanguageModel
     config: Config
     steps: int
-    seconds: float
+    seconds: float | None
     machine: str
 
 
@@ -108,7 +108,8 @@ def trained(plan: str, name: str, seed: int, folder: Path | None) -> Trained:
             model, config = saved_model.load(kept, device)
             return Trained(model, config, **known)
     model, config, curve, seconds = train(run, device, kept=kept)
-    found = Trained(model, config, int(curve[-1]["step"]), round(seconds, 1), machine(device))
+    seconds = None if seconds is None else round(seconds, 1)
+    found = Trained(model, config, int(curve[-1]["step"]), seconds, machine(device))
     if kept:
         saved_model.save(kept, model, config)
         known = {"steps": found.steps, "seconds": found.seconds, "machine": found.machine}

@@ -20,7 +20,7 @@ Without a name it trains what is not recorded yet.
 What is recorded already is not trained again unless it is named. Each is written as soon as it
 ends. A training that was stopped (not `spread` and `starts`) leaves the points of its curve, marked
 as unfinished. It goes on from its last checkpoint, half a minute old at most, and ends in the same
-figures; its seconds are then those of its last part.
+figures; its seconds are then not known.
 It needs data/encoded (`dvc repro encode`). Without --threads it uses all cores, so nothing else
 should run beside it. Where something did, or a training was paused, say --shared: its seconds are
 then no measure of speed.
@@ -147,7 +147,7 @@ def record(run: params.Run, kept: Path, columns: Columns = no_columns) -> dict[s
     return found | {
         "steps": int(curve[-1]["step"]),
         "parameters": model.parameter_count,
-        "seconds": round(seconds),
+        "seconds": None if seconds is None else round(seconds),
         "curve": curve,
         "losses": metrics.losses(model, config, encoding.load_splits(ENCODED), device)[0],
         "sample": writer.texts(one)[0],
@@ -268,12 +268,13 @@ def main(shared: bool, threads: int, names: tuple[str, ...]) -> None:
                 add(name, left.result | {"shared": shared})
             print(f"{name}: {left}; the same command goes on from there")
             sys.exit(left.stop.status)
-        result["shared"] = shared
+        result["shared"] = shared or (name in RUNS and result["seconds"] is None)
         add(name, result)
         if name in RUNS:
             nats = result["curve"][-1]["train_nats"]
+            took = "" if result["seconds"] is None else f" in {result['seconds']:,} s"
             print(
-                f"{name}: {result['steps']:,} steps in {result['seconds']:,} s; training "
+                f"{name}: {result['steps']:,} steps{took}; training "
                 f"{nats:.4f} nats ({nats / math.log(2):.4f} bits) per character",
                 flush=True,
             )

@@ -4,7 +4,7 @@ from typing import Any
 
 from charlm.cli import script
 from charlm.files import read_json, write_text
-from charlm.report.ideas import FAMILIES
+from charlm.report.ideas import FAMILIES, out_of_date
 from tests.workspace import PROJECT
 
 PAGE, RECORD = PROJECT / "docs/ideas.md", PROJECT / "benchmarks/ideas.json"
@@ -33,12 +33,13 @@ HEADINGS = ["change", "from", "gain, bits", "parameters", "time", "remark"]
 def written(record: dict[str, Any]) -> str:
     """Return the part of the page that follows from the record."""
     ideas = record["ideas"]
+    old = out_of_date(ideas)
     lines = []
     for family, title in FAMILIES.items():
         rows = [
             cells(name, row, ideas[row["base"]])
             for name, row in ideas.items()
-            if row["family"] == family and row["gain"]
+            if row["family"] == family and row["gain"] and name not in old
         ]
         if not rows:
             continue
@@ -55,7 +56,8 @@ def line(row: list[str]) -> str:
 def cells(name: str, row: dict[str, Any], base: dict[str, Any]) -> list[str]:
     """Return what the table says of an idea."""
     gain = row["gain"]
-    worth = f"{gain['validation']:+.4f} ± {gain['error']:.4f}"
+    error = "" if gain["error"] is None else f" ± {gain['error']:.4f}"
+    worth = f"{gain['validation']:+.4f}{error}"
     if gain["verdict"] == "not significant":
         worth = f"*{worth}*"
     remark = f"{row['answer'] or ''} ({row['source']})".strip()

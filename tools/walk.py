@@ -150,7 +150,7 @@ def main(documents: tuple[str, ...]) -> None:
             count += walk_document(project, document, done, failed)
     for failure in failed:
         print(f"FAILED {failure}")
-    print(f"{count} commands of {len(DOCUMENTS)} documents run, {len(failed)} failed")
+    print(f"{count} commands of {len(documents or DOCUMENTS)} documents run, {len(failed)} failed")
     sys.exit(bool(failed))
 
 

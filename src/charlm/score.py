@@ -5,7 +5,7 @@ import io
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -124,17 +124,22 @@ def most(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 def write_characters(text: str, scored: "dict[str, Bits]") -> None:
     """Print a row for each character."""
-    row = io.StringIO()
-    writer = csv.writer(row, lineterminator="\n")
-    writer.writerow(["line", "character", *scored])
+    buffer = io.StringIO()
+    # The module quotes a carriage return only where lines end in one.
+    writer = csv.writer(buffer, lineterminator="\r\n")
+
+    def write(*cells: Any) -> None:
+        writer.writerow(cells)
+        click.echo(buffer.getvalue().removesuffix("\r\n"))
+        buffer.seek(0)
+        buffer.truncate()
+
+    write("line", "character", *scored)
     columns = [bits.each.tolist() for bits in scored.values()]
     line = 1
     for symbol, *costs in zip(text, *columns, strict=True):
-        writer.writerow([line, symbol, *(f"{cost:.4f}" for cost in costs)])
+        write(line, symbol, *(f"{cost:.4f}" for cost in costs))
         line += symbol == "\n"
-        click.echo(row.getvalue(), nl=False)
-        row.seek(0)
-        row.truncate()
 
 
 def show_lines(text: str, scored: "dict[str, Bits]") -> None:

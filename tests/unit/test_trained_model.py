@@ -146,6 +146,13 @@ def test_characters_come_as_csv():
     assert float(rows[4][2]) == pytest.approx(charlm.load("lstm").bits("t,\ne").each[3], abs=1e-4)
 
 
+def test_a_carriage_return_is_one_cell(capsys):
+    text, each = "a\r\n", np.array([1.0, 2.0, 3.0])
+    score.write_characters(text, {"m": charlm.trained_model.Bits(text, each)})
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert rows[1:] == [["1", "a", "1.0000"], ["1", "\r", "2.0000"], ["1", "\n", "3.0000"]]
+
+
 def test_the_most_frequent_unknown_symbols_are_named():
     done = scored("-", "--model", "lstm", text="xx uvwyzz")
     assert done.stderr == (

@@ -120,6 +120,7 @@ def report(
     """
     from charlm.data.vocabulary import Vocabulary
     from charlm.ideas import record
+    from charlm.report.ideas import out_of_date
 
     symbols = len(Vocabulary.load(ENCODED / "vocabulary.json").symbols)
     rows = record.rows(ideas, wanted, symbols, folder / "results")
@@ -150,6 +151,12 @@ def report(
             "ideas": {name: merged[name] for name in order},
         },
     )
+    if old := out_of_date(merged):
+        click.echo(
+            f"not shown any more until they are measured again, because what they change was: "
+            f"charlm ideas {' '.join(old)}",
+            err=True,
+        )
     from charlm.tracking import ideas as tracked
 
     families = {ideas.names[name]: row["family"] for name, row in rows.items()}

@@ -405,7 +405,7 @@ function guess(symbol) {
   const stake = Number($("stake").value);
   if (symbol === null) reveal(symbols.length, game.left / (symbols.length - game.tried.length));
   else if (symbol === right) reveal(game.tried.length + 1, game.left * stake);
-  else if (ids.has(symbol) && !game.tried.includes(symbol) && game.tried.length < symbols.length - 2) {
+  else if (ids.has(symbol) && !game.tried.includes(symbol) && game.tried.length < symbols.length - 1) {
     game.tried.push(symbol);
     game.left *= 1 - stake;
   }

@@ -33,14 +33,21 @@ def load(path: Path, digest: str) -> dict[str, Any] | None:
     ideas = {name: row for name, row in record["ideas"].items() if row["corpus"] == digest}
     if not ideas:
         return None
-    for name, row in ideas.items():
-        # A base that was measured anew, or on another text, is another base.
-        base = ideas.get(row["base"])
-        if row["gain"] and (not base or base["validation"] != row["gain"]["base_validation"]):
-            ideas[name] = row | {"gain": None}
+    for name in out_of_date(ideas):
+        ideas[name] = ideas[name] | {"gain": None}
     whole = {name for name, row in ideas.items() if row["gain"] or not row["base"]}
     ladders = {family: rungs for family, rungs in record["ladders"].items() if whole >= set(rungs)}
     return {"command": record["command"], "ladders": ladders, "ideas": ideas}
+
+
+def out_of_date(ideas: dict[str, Row]) -> list[str]:
+    """Return the names of ideas whose base was measured anew, or on another text, since."""
+    found = []
+    for name, row in ideas.items():
+        base = ideas.get(row["base"])
+        if row["gain"] and (not base or base["validation"] != row["gain"]["base_validation"]):
+            found.append(name)
+    return found
 
 
 def section(record: dict[str, Any]) -> dict[str, Any]:

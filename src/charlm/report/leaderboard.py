@@ -204,12 +204,12 @@ def behind(first: Result, other: Result) -> dict[str, Any]:
 
     The error is the standard error of the difference over pieces of validation: it says whether
     another text of the kind could turn the order round. Below two errors, or a thousandth of a bit,
-    it is a tie.
+    it is a tie. Of a text of one piece the error is not known (None).
     """
     bits = _validation(other, "bits_per_char") - _validation(first, "bits_per_char")
     differences = [b - a for a, b in zip(first.pieces, other.pieces, strict=False)]
-    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    return {"bits": bits, "error": error, "tie": bits < max(2 * error, SMALLEST)}
+    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
+    return {"bits": bits, "error": error, "tie": bits < max(2 * (error or 0.0), SMALLEST)}
 
 
 def _losses(parts: dict[str, dict[str, float]] | None) -> dict[str, dict[str, float]] | None:

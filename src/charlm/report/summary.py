@@ -83,9 +83,10 @@ def _origins(local: Times, recorded: Times) -> str:
 def first_experiment(settings: params.Params) -> str:
     """Return a command that takes a fifth of the steps, of the bigram or the first with steps."""
     trained = [run for run in settings.runs.values() if run.training.steps]
-    name = "bigram" if "bigram" in settings.runs else trained[0].entry if trained else ""
-    if not name:
+    run = settings.runs.get("bigram") or (trained[0] if trained else None)
+    if run is None:
         return "dvc exp run -S sampling.temperature=0.5"
+    name = run.entry
     steps = settings.models[name].training.steps or 1
     return f"dvc exp run -S models.{name}.{settings.scale}.steps={max(1, steps // 5)}"
 

@@ -78,3 +78,21 @@ def test_without_its_base_there_is_no_comparison(rows, load):
 def test_another_text_has_no_ideas(load, tmp_path):
     assert load(a=row(corpus="elsewhere")) is None
     assert ideas.load(tmp_path / "nothing.json", "here") is None
+
+
+def test_ideas_whose_base_was_measured_anew_are_named():
+    rows = {"a": row(validation=2.9), "b": row("a", 2.5), "c": row(), "d": row("c", 2.5)}
+    assert ideas.out_of_date(rows) == ["b"]
+    rows["a"] = row()
+    assert ideas.out_of_date(rows) == []
+
+
+def test_what_only_counts_is_not_said_to_have_seeds():
+    found = ideas.section(
+        {
+            "command": "make ideas",
+            "ladders": {},
+            "ideas": {"a": row(seeds=[1]), "b": row("a", 2.5, seeds=[1])},
+        }
+    )
+    assert found["seeds"] == []

@@ -170,8 +170,12 @@ class Interrupted(Workers):
 def test_a_signal_at_any_moment_ends_the_pipeline(number, tmp_path, monkeypatch):
     (tmp_path / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
     schedule = Schedule([task("a"), task("b", "a")], cores=1)
-    with signals() as came:
-        assert run(schedule, Interrupted(number), came) == 130
+    # Where the tests run in the background, Ctrl-C is ignored.
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with signals() as came:
+            assert run(schedule, Interrupted(number), came) == 130
+    finally:
+        signal.signal(number, before)
     assert schedule.running == []

@@ -153,8 +153,8 @@ def report(
     )
     if old := out_of_date(merged):
         click.echo(
-            f"not shown any more until they are measured again, because what they change was: "
-            f"charlm ideas {' '.join(old)}",
+            "out of date, because what they are compared with was measured anew: measure them "
+            f"again with `charlm ideas {' '.join(old)}`",
             err=True,
         )
     from charlm.tracking import ideas as tracked

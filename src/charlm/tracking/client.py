@@ -389,10 +389,10 @@ class Client:
         for run_id in filter(None, (self._run_id, self._parent_id)):
             if status == "RUNNING":
                 client.update_run(run_id, status=status)
-            elif run_id == self._run_id or status != "FINISHED" or self._runs(client, run_id):
+            elif run_id == self._run_id or status != "FINISHED" or self._is_open(client, run_id):
                 client.set_terminated(run_id, status)
 
-    def _runs(self, client: "MlflowClient", run_id: str) -> bool:
+    def _is_open(self, client: "MlflowClient", run_id: str) -> bool:
         """Return whether a pipeline's run is open: another training of it may have failed."""
         status: str = client.get_run(run_id).info.status
         return status == "RUNNING"

@@ -4,9 +4,11 @@ This revision beside the one before stages ran side by side (d491246, or a revis
 a clone of its own, one after the other, with the environment that is active here:
 
 - the pipeline from nothing: `charlm repro` here, `dvc repro` there, without installation;
-- `dvc repro` with nothing to do;
-- an experiment on `lstm`, and what of it is not training. Here dynamic evaluation is left out, as
-  docs/experiments.md shows: there it cannot be;
+- the same with nothing to do, and plain `dvc repro` here too;
+- an experiment on `lstm`, and what of it is not training: `charlm repro` after params.yaml was
+  edited here, `dvc exp run` there. Here dynamic evaluation is left out, as docs/experiments.md
+  shows: there it cannot be;
+- a stage that has nothing to do (dynamic evaluation that is left out), here alone;
 - by simulation from the stages' seconds, the pipeline on four and on eight cores.
 
 Nothing else should run. It takes half an hour.
@@ -21,9 +23,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import click
+from dvc.utils.hydra import apply_overrides
 
 import stages  # puts this copy's src first
 from benchmarks.machine import machine
@@ -37,7 +39,7 @@ from charlm.repro.schedule import Schedule, Task
 ROOT = Path(stages.__file__).parent.parent
 OUTPUT = ROOT / "benchmarks/loop.json"
 BEFORE = "d491246"
-EXPERIMENT = ["dvc", "exp", "run", "-S", "models.lstm.quick.steps=1000"]
+STEPS = "models.lstm.quick.steps=1000"
 
 
 def clone(folder: Path, revision: str) -> Path:
@@ -72,17 +74,20 @@ def timed(project: Path, *words: str) -> tuple[float, str]:
     return seconds, done.stdout
 
 
-def measure(project: Path, pipeline: list[str], options: list[str]) -> dict[str, Any]:
-    """Measure one revision."""
-    whole, _ = timed(project, *pipeline)
+def pipeline(project: Path, *words: str) -> dict[str, float]:
+    """Measure a command that runs the pipeline: from nothing, and with nothing to do."""
+    whole, _ = timed(project, *words)
     print(f"{project.parent.name}: pipeline {whole:.0f} s", flush=True)
-    nothing = min(timed(project, "dvc", "repro", "-q")[0] for _ in range(3))
+    nothing = min(timed(project, *words)[0] for _ in range(3))
     subprocess.run(["git", "commit", "-qam", "results", "--allow-empty"], cwd=project, check=True)
-    seconds, output = timed(project, *EXPERIMENT, *options)
+    return {"pipeline_s": round(whole, 1), "nothing_to_do_s": round(nothing, 2)}
+
+
+def experiment(project: Path, *words: str) -> dict[str, float]:
+    """Measure a command that runs an experiment on `lstm`."""
+    seconds, output = timed(project, *words)
     (training,) = re.findall(r"lstm: 1,000 steps in ([0-9.]+) s", output)
     found = {
-        "pipeline_s": round(whole, 1),
-        "nothing_to_do_s": round(nothing, 2),
         "experiment_s": round(seconds, 1),
         "experiment_beyond_training_s": round(seconds - float(training), 1),
     }
@@ -90,10 +95,17 @@ def measure(project: Path, pipeline: list[str], options: list[str]) -> dict[str,
     return found
 
 
-def simulated(project: Path, cores: int) -> float:
+def recorded(project: Path) -> dict[str, float]:
+    """Return what each stage took when it last ran in a clone."""
+    seconds: dict[str, float] = json.loads(
+        (project / ".dvc/tmp" / command.SECONDS).read_text(encoding="utf-8")
+    )
+    return seconds
+
+
+def simulated(project: Path, seconds: dict[str, float], cores: int) -> float:
     """Return the seconds of the pipeline on so many cores, were each stage as long as it was."""
     os.chdir(project)
-    seconds = json.loads(Path(".dvc/tmp", command.SECONDS).read_text(encoding="utf-8"))
     settings = params.load()
     shutil.rmtree("models", ignore_errors=True)  # so that everything is to be run
     tasks = [
@@ -115,12 +127,17 @@ def simulated(project: Path, cores: int) -> float:
 def main(before: str) -> None:
     """Measure both and write them with their ratios."""
     with tempfile.TemporaryDirectory() as scratch:
-        here = clone(Path(scratch), "HEAD")
-        ours = measure(
-            here, [sys.executable, "-m", "charlm.repro"], ["-S", "dynamic_evaluation=false"]
-        )
-        theirs = measure(clone(Path(scratch), before), ["dvc", "repro"], [])
-        by_cores = {str(n): round(simulated(here, n), 1) for n in (1, 2, 4, 8)}
+        here, there = clone(Path(scratch), "HEAD"), clone(Path(scratch), before)
+        repro = [sys.executable, "-m", "charlm.repro"]
+        ours = pipeline(here, *repro)
+        seconds = recorded(here)
+        plain = min(timed(here, "dvc", "repro", "-q")[0] for _ in range(3))
+        apply_overrides(here / "params.yaml", [STEPS, "dynamic_evaluation=false"])
+        ours |= experiment(here, *repro)
+        empty = recorded(here)["dynamic@mixture"]
+        theirs = pipeline(there, "dvc", "repro")
+        theirs |= experiment(there, "dvc", "exp", "run", "-S", STEPS)
+        by_cores = {str(n): round(simulated(here, seconds, n), 1) for n in (1, 2, 4, 8)}
         os.chdir(ROOT)
     record = {
         "command": f"python -m benchmarks.loop {before}",
@@ -128,6 +145,8 @@ def main(before: str) -> None:
         "before": theirs,
         "now": ours,
         "ratio": {key: round(ours[key] / theirs[key], 2) for key in ours},
+        "nothing_to_do_by_dvc_s": round(plain, 2),
+        "stage_without_work_s": round(empty, 2),
         "simulated_pipeline_s_by_cores": by_cores,
     }
     write_json(OUTPUT, record)

@@ -1,5 +1,6 @@
 """`charlm repro` on a small graph of shell commands: what is stopped, killed or broken."""
 
+import os
 import re
 import resource
 import shutil
@@ -84,11 +85,16 @@ def locked(folder):
 
 
 def workers(process):
-    return [
-        child
-        for child in psutil.Process(process.pid).children()
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
+    """Return the processes that reproduce stages: each leads a group of its own."""
+    forks = psutil.Process(process.pid).children(recursive=True)
+    return [fork for fork in forks if os.getpgid(fork.pid) == fork.pid]
+
+
+def module(folder, name, code):
+    """Write a module that is a stage: `python -m NAME` writes what it prints into a file NAME."""
+    text = f"from pathlib import Path\ndef say(what): Path({name!r}).write_text(f'{{what}}\\n')\n"
+    (folder / f"{name}.py").write_text(text + code)
+    return f"python -m {name}"
 
 
 def test_two_at_a_time_leave_what_one_after_the_other_leaves(project, tmp_path_factory):
@@ -307,3 +313,93 @@ def test_without_a_repository_there_is_one_line(tmp_path):
     status, output = repro(tmp_path)
     assert (status, output.count("\n")) == (1, 1)
     assert "no .dvc in" in output
+
+
+def test_a_stage_that_is_a_module_is_what_a_new_process_would_be(project):
+    """It has arguments, folder and environment, its output is shown, and its end is clean."""
+    graph(
+        project,
+        one=(
+            module(
+                project,
+                "one",
+                "import atexit, os, sys\n"
+                "print('said by', os.environ['DVC_STAGE'])\n"
+                "here = Path(sys.path[0]) == Path.cwd() == Path(__file__).parent\n"
+                "seen = [__name__, sys.argv[1:], here, 'charlm.repro' in sys.modules]\n"
+                "atexit.register(say, seen)\n",
+            )
+            + " --model a/b.c",
+            [],
+        ),
+        two=(module(project, "two", "import sys\nsay(2)\nsys.exit(print('bad luck') or 3)\n"), []),
+    )
+    status, output = repro(project, "one")
+    assert status == 0, output
+    assert (project / "one").read_text() == "['__main__', ['--model', 'a/b.c'], True, False]\n"
+    assert "said by one" in output
+    status, output = repro(project, "two")
+    assert status not in (0, 130)
+    assert "bad luck" in output
+    assert "exited with 3" in output
+    assert sorted(locked(project)) == ["one"]
+
+
+def test_a_module_that_is_edited_while_the_graph_runs_is_read_when_its_stage_begins(project):
+    command = module(project, "after", "import part\nsay(part.NUMBER)\n")
+    (project / "part.py").write_text("NUMBER = 1\n")
+    graph(
+        project,
+        first=("touch .begun; until [ -e .end ]; do sleep 0.1; done; echo > first", []),
+        before=(module(project, "before", "import part\nsay(part.NUMBER)\n"), []),
+        after=(command, ["first", "part.py"]),
+    )
+    process = begin(project)
+    appears(project / "before")
+    appears(project / ".begun")
+    (project / "part.py").write_text("NUMBER = 22\n")
+    (project / ".end").touch()
+    assert ended(process)[0] == 0
+    assert [(project / name).read_text() for name in ("before", "after")] == ["1\n", "22\n"]
+
+
+@pytest.mark.parametrize("wait", ["time.sleep(300)", "exec('while True: pass')"])
+def test_ctrl_c_ends_a_module_without_a_traceback(project, wait):
+    code = f"import time\nPath('.begun').touch()\n{wait}\n"
+    graph(project, long=(module(project, "long", code), []))
+    process = begin(project)
+    appears(project / ".begun")
+    process.send_signal(signal.SIGINT)
+    status, output = ended(process)
+    assert status == 130, output
+    assert "stopped" in output
+    assert not (project / "dvc.lock").exists()
+
+
+def test_a_killed_module_is_a_failed_stage(project):
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    graph(project, long=(module(project, "long", code), []))
+    status, output = repro(project)
+    assert status not in (0, 130)
+    assert "stage long failed" in output
+    module(project, "long", "say(1)\n")
+    assert repro(project)[0] == 0
+
+
+def test_where_the_process_of_all_forks_is_killed_nothing_hangs(project):
+    """What runs goes on to its end, and the next stage fails."""
+    graph(
+        project,
+        first=("touch .begun; until [ -e .end ]; do sleep 0.1; done; echo 1 > first", []),
+        after=(module(project, "after", "say(2)\n"), ["first"]),
+    )
+    process = begin(project)
+    appears(project / ".begun")
+    (server,) = {fork.parent() for fork in workers(process)}
+    server.kill()
+    (project / ".end").touch()
+    status, output = ended(process)
+    assert status not in (0, 130), output
+    assert "stage after failed" in output
+    assert sorted(locked(project)) == ["first"]
+    assert repro(project)[0] == 0

@@ -2,9 +2,11 @@ import os
 import signal
 
 import pytest
+from dvc.dependency.param import read_param_file
+from dvc.fs import localfs
 from dvc.utils.serialize import load_yaml, modify_yaml
 
-from charlm.repro import lock_file
+from charlm.repro import lock_file, params_file
 from charlm.repro.command import run, signals
 from charlm.repro.schedule import Schedule, Task
 from charlm.repro.workers import Outcome, Workers
@@ -136,6 +138,33 @@ def test_a_killed_writer_leaves_the_whole_old_file(lock, monkeypatch):
     with pytest.raises(ZeroDivisionError), lock_file.modify(lock) as content:
         content["stages"]["download"]["cmd"] = "other"
     assert lock.read_bytes() == before
+
+
+def test_parameters_are_what_dvc_reads(tmp_path):
+    """By whole keys, by keys that are missing, and by patterns and places, which only DVC knows."""
+    path = tmp_path / "params.yaml"
+    text = "a: {b: 1e-3, c: [1, 2]}\nd: null\n"
+    path.write_text(text)
+    for keys in (["a.b", "d"], ["a"], ["a.c.1"], ["a.x", "d"], ["d*"], None):
+        for flatten in (True, False):
+            ours = params_file.read(localfs, str(path), keys, flatten)
+            assert ours == read_param_file(localfs, str(path), keys, flatten)
+    params_file.read(localfs, str(path), ["a"], True)["a"]["b"] = 5
+    assert params_file.read(localfs, str(path), ["a.b"], True) == {"a.b": 1e-3}
+    path.write_text(text.replace("1e-3", "7"))
+    assert params_file.read(localfs, str(path), ["a.b"], True) == {"a.b": 7}
+
+
+def test_all_parameters_of_the_pipeline_are_read_as_dvc_reads_them():
+    path = str(PROJECT / "params.yaml")
+    lock = load_yaml(PROJECT / "dvc.lock")["stages"]
+    keys = {
+        key for stage in lock.values() for key in stage.get("params", {}).get("params.yaml", [])
+    }
+    assert len(keys) > 50
+    assert params_file.read(localfs, path, [*keys], True) == read_param_file(
+        localfs, path, [*keys], flatten=True
+    )
 
 
 def test_an_interrupted_start_of_python_is_no_traceback():

@@ -5,6 +5,7 @@ Every message names the file, the key, what is wrong and what is allowed, in one
 
 import functools
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -311,8 +312,11 @@ def content(text: str, where: str) -> Any:
     Raises:
         UserError: it is no YAML.
     """
-    try:
+    with suppress(YAMLError, ValueError, RecursionError):
         # YAML 1.2, as DVC reads it: 1e-3 is a number and a repeated key is an error.
+        return YAML(typ="safe").load(text)
+    try:
+        # Slower by far, but its messages name the line where a mistake begins.
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""

@@ -13,7 +13,6 @@ import psutil
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 from torch import Tensor
 
 from charlm import saved_model
@@ -106,7 +105,7 @@ def linear(nats_KN: Floats) -> tuple[Floats, float]:
     while True:
         with np.errstate(divide="ignore"):
             log_p_KN = log_weights_K[:, None] - nats_KN
-        total_N = logsumexp(log_p_KN, axis=0)
+        total_N = np.logaddexp.reduce(log_p_KN, axis=0)
         mean = float(-total_N.mean())
         if not before - mean >= ENOUGH:
             weights_K: Floats = np.exp(log_weights_K)
@@ -141,10 +140,12 @@ def geometric(
         came_P = targets_N[part]
         places = np.arange(len(came_P))
         logits_PV = np.tensordot(weights_K, log_p_KPV, axes=1)
-        total_P = logsumexp(logits_PV, axis=1)
-        p_PV = np.exp(logits_PV - total_P[:, None])
-        slope_K = [((p_PV * p).sum(axis=1) - p[places, came_P]).sum() for p in log_p_KPV]
-        return float((total_P - logits_PV[places, came_P]).sum()), np.array(slope_K)
+        logits_PV -= logits_PV.max(axis=1, keepdims=True)
+        p_PV = np.exp(logits_PV)
+        total_P = p_PV.sum(axis=1)
+        p_PV /= total_P[:, None]
+        slope_K = [(p_PV * p).sum() - p[places, came_P].sum() for p in log_p_KPV]
+        return float((np.log(total_P) - logits_PV[places, came_P]).sum()), np.array(slope_K)
 
     found = minimize(mean_nats, np.full(count, 1 / count), jac=True, method="L-BFGS-B", tol=1e-12)
     weights_K: Floats = found.x

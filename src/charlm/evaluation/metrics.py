@@ -3,7 +3,9 @@
 Shapes: N targets of the holdout, R rows of log-probabilities, V vocabulary, P characters.
 """
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +32,7 @@ MOST_BYTES = 1 << 27
 Floats = NDArray[np.float16]
 Parts = dict[str, slice]
 Advance = Callable[[int], object]
+Pass = Callable[[Advance], loss.Scores]
 
 
 def halves(validation: int) -> Parts:
@@ -73,19 +76,43 @@ def losses(
         ids = np.concatenate([train[-1:], validation, test])
         parts = halves(len(validation))
     ids_N = torch.from_numpy(ids).to(device)
-    scores = {"windowed": loss.windowed(model, ids_N, config.block, advance)}
+    passes: dict[str, Pass] = {
+        "windowed": lambda step: loss.windowed(model, ids_N, config.block, step)
+    }
+    rows_RV = rows(config, 0)
     if config.text == "train":
-        own = config.block == WINDOW
-        scores["windowed_256"] = (
-            scores["windowed"] if own else loss.windowed(model, ids_N, WINDOW, advance)
-        )
+        if config.block != WINDOW:
+            passes["windowed_256"] = lambda step: loss.windowed(model, ids_N, WINDOW, step)
         rows_RV = rows(config, len(ids) - 1)
-        scores["streaming"] = loss.streaming(model, ids_N, advance, rows_RV)
-    else:
-        rows_RV = rows(config, 0)
+        passes["streaming"] = lambda step: loss.streaming(model, ids_N, step, rows_RV)
+    scores = _side_by_side(passes, advance)
+    if config.text == "train" and config.block == WINDOW:
+        scores = {"windowed": scores["windowed"], "windowed_256": scores["windowed"], **scores}
     sizes_N = config.vocabulary.bytes_of_ids.astype(np.uint8)[ids[1:]]
     found = {protocol: leaves(each, sizes_N, parts) for protocol, each in scores.items()}
     return found, rows_RV.numpy()
+
+
+def _side_by_side(passes: dict[str, Pass], advance: Advance) -> dict[str, loss.Scores]:
+    """Run several passes over the holdout at a time: an experiment waits for the longest alone.
+
+    Args:
+        passes: by protocol; each calls its argument after some targets.
+        advance: called with the number of targets just scored.
+    """
+    stopped = threading.Event()
+
+    def step(characters: int) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        advance(characters)
+
+    with ThreadPoolExecutor() as pool:
+        running = {protocol: pool.submit(each, step) for protocol, each in passes.items()}
+        try:
+            return {protocol: one.result() for protocol, one in running.items()}
+        finally:
+            stopped.set()  # after Ctrl-C, or where one failed, nobody waits for the others
 
 
 def rows(config: "Config", targets: int) -> Tensor:

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from charlm.config import architectures
+from charlm.config import architectures, params
 from charlm.config.messages import check_keys, check_mapping, unknown, validate
 from charlm.config.params import Params
 from charlm.config.schema import Positive, Schema
@@ -191,10 +189,7 @@ def _this_run(evidence: Evidence) -> dict[str, Any]:
 def _load(path: Path) -> Published:
     """Read and check published.yaml."""
     where = path.name
-    try:
-        content = YAML(typ="safe", pure=True).load(path)
-    except YAMLError as error:
-        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    content = params.content(path.read_text(encoding="utf-8"), where)
     check_mapping(content, where)
     check_keys(content, Published.model_fields, where, "")
     if not isinstance(content["figures"], list):

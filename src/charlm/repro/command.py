@@ -21,7 +21,7 @@ from charlm.cli import one_line_errors
 from charlm.config import params
 from charlm.errors import UserError
 from charlm.files import read_json, write_json
-from charlm.repro import worker
+from charlm.repro import fork, worker
 from charlm.repro.schedule import Schedule, Task
 from charlm.repro.workers import Outcome, Workers
 
@@ -52,10 +52,14 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
         UserError: dvc.yaml or dvc.lock cannot be read, or has no such stage.
     """
     # Importing DVC takes longer than the check that comes before.
+    import dvc.dependency.param
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
+    from charlm.repro import params_file
+
+    dvc.dependency.param.read_param_file = params_file.read
     seconds = expected_seconds()
     tasks: dict[Any, Task] = {}
     try:
@@ -239,13 +243,13 @@ def reproduce(
         jobs: stages at a time; None means as many as cores.
         threads: as of `stages_to_run`.
     """
-    with alone():
+    with alone(), fork.Server() as server:
         tasks = stages_to_run(targets, threads)
         if not tasks:
             click.echo("Data and pipelines are up to date.", err=True)
             return 0
         with signals() as came:
-            workers = Workers()
+            workers = Workers(server)
             try:
                 status = run(Schedule(tasks, jobs or cores()), workers, came)
             finally:

@@ -4,15 +4,20 @@ DVC and its imports are paid for once a worker, and not once a stage.
 """
 
 import fcntl
-import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from charlm.errors import UserError
+from charlm.repro import fork
 
 BUSY = "charlm-workers.lock"
 """Each worker has a shared lock on it, so that one whose scheduler was killed is waited for."""
+
+LOCK_TIMEOUT_S = 0.3
+"""DVC looks at a lock that is taken six times in so many seconds. By default 3: then workers wait
+for each other longer than the lock is held.
+"""
 
 
 def scratch() -> Path:
@@ -39,23 +44,23 @@ def work(orders: Connection, output: str) -> None:
         output: file that gets everything that DVC and the stages print.
     """
     # A group of its own: Ctrl-C reaches the scheduler alone, which passes it on.
-    os.setpgid(0, 0)
+    fork.belong(0, output)
     # DVC is never stopped while it writes dvc.lock, but the stage's command is.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as the scheduler began it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    file = os.open(output, os.O_WRONLY | os.O_APPEND)
-    for standard in (1, 2):
-        os.dup2(file, standard)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
 
+    import dvc.dependency.param
     import dvc.dvcfile
+    import dvc.lock
     from dvc.cli import main as run_dvc
 
-    from charlm.repro import lock_file
+    from charlm.repro import lock_file, params_file
 
+    fork.take_over(output)
+    dvc.dependency.param.read_param_file = params_file.read
     dvc.dvcfile.modify_yaml = lock_file.modify
+    dvc.lock.DEFAULT_TIMEOUT = LOCK_TIMEOUT_S
     with (scratch() / BUSY).open("a") as busy:
         fcntl.flock(busy, fcntl.LOCK_SH)
         while True:

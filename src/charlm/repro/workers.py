@@ -1,7 +1,6 @@
 """The scheduler's side of the workers: orders go out, and what a stage printed comes back."""
 
 import contextlib
-import multiprocessing
 import os
 import re
 import signal
@@ -10,7 +9,7 @@ import time
 from multiprocessing import connection
 from typing import IO, Any
 
-from charlm.repro import worker
+from charlm.repro import fork, worker
 
 NOISE = (
     "Running stage",
@@ -34,10 +33,14 @@ INTERRUPTED = re.compile(
 
 
 class Workers:
-    """Processes that reproduce stages, one each at a time."""
+    """Processes that reproduce stages, one each at a time.
 
-    def __init__(self) -> None:
-        self._context = multiprocessing.get_context("spawn")
+    Args:
+        server: that they are forked from.
+    """
+
+    def __init__(self, server: fork.Server) -> None:
+        self._context = server.context
         self._all: list[_Worker] = []
 
     def give(self, name: str) -> None:
@@ -94,10 +97,7 @@ class _Worker:
         )
         self.orders, theirs = context.Pipe()
         self.process = context.Process(target=worker.work, args=(theirs, self.output.name))
-        # Until a worker has a group of its own, Ctrl-C would reach it too.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self.process.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
         self.stage: str | None = None
         self._started = 0.0

@@ -1,0 +1,131 @@
+"""Workers and stages as forks of one process that has imported the libraries.
+
+A new Python takes longer to import torch than most stages take to work, and the graph has a hundred
+of them. Only libraries are imported beforehand: the project's code may be edited while the graph
+runs, and DVC notes its digest as a stage begins.
+"""
+
+import atexit
+import multiprocessing
+import os
+import re
+import runpy
+import signal
+import sys
+from multiprocessing import forkserver
+from typing import Any, Self
+
+import psutil
+
+LIBRARIES = [
+    "torch",
+    "safetensors.torch",
+    "scipy.optimize",
+    "matplotlib.figure",
+    "pydantic",
+    "dvc.commands.repro",
+    "dvc.repo.reproduce",
+]
+"""What stages and workers import, as far as it takes long."""
+
+PLAIN = re.compile(r"python -m [\w.]+( [\w./=@-]+)*")
+"""A command that needs no shell."""
+
+
+class Server:
+    """The process that the others are forks of; it begins to import at once.
+
+    Ctrl-C is blocked in it, and in each fork until that asks for it: it would end the process while
+    it imports.
+
+    Attributes:
+        context: whose processes are forks of it.
+    """
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(LIBRARIES)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it; it would end by itself, but not before it has imported everything."""
+        for process in psutil.Process().children():
+            process.kill()
+
+
+def take_over(output: str) -> None:
+    """Let DVC fork its stages in this process, which is a fork itself, if they are Python modules.
+
+    Args:
+        output: file that gets everything that they print.
+    """
+    from dvc.stage import run
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    context = multiprocessing.get_context("forkserver")
+    # What this is a fork of is running. Python would start another one in its place.
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
+    by_shell = run._run
+
+    def by_fork(executable: str, command: str, **options: Any) -> None:
+        if not PLAIN.fullmatch(command):
+            by_shell(executable, command, **options)
+            return
+        module, *words = command.split()[2:]
+        arguments = module, words, options["cwd"], dict(options["env"]), output, os.getpgid(0)
+        process = context.Process(target=_stage, args=arguments)
+        try:
+            process.start()
+        except (OSError, EOFError):  # no memory, or what it is forked from was killed
+            raise StageCmdFailedError(command, 1) from None
+        process.join()
+        if process.exitcode:
+            raise StageCmdFailedError(command, process.exitcode)
+
+    run._run = by_fork
+
+
+def belong(group: int, output: str) -> None:
+    """Join a process group, and print into a file.
+
+    Args:
+        group: 0 is one of its own.
+        output: the file.
+    """
+    os.setpgid(0, group)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for standard in (1, 2):
+        os.dup2(file, standard)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+def _stage(
+    module: str,
+    words: list[str],
+    folder: str,
+    environment: dict[str, str],
+    output: str,
+    group: int,
+) -> None:
+    """Do in a fork what `python -m` with these words does in a new process."""
+    belong(group, output)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    # This package may be that of another copy of the project; a stage imports its own.
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("charlm", "stages")]:
+        del sys.modules[name]
+    sys.argv[1:] = words
+    sys.path.insert(0, folder)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        atexit._run_exitfuncs()  # a fork ends without them

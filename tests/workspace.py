@@ -164,7 +164,7 @@ def committed(folder: Path) -> None:
     run(folder, "git", "init", "-q")
     for key, value in (("user.name", "A Newcomer"), ("user.email", "new@example.org")):
         run(folder, "git", "config", key, value)
-    run(folder, "dvc", "repro")
+    run(folder, "charlm", "repro")
     run(folder, "git", "add", ".")
     run(folder, "git", "commit", "-qm", "state")
 

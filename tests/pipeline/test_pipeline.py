@@ -283,8 +283,8 @@ def test_one_mlflow_run_a_model_with_its_results(pipeline, corpus_text):
     client = MlflowClient(f"sqlite:///{pipeline / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tinyshakespeare")
     runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
-    assert sorted(runs) == sorted([*RANKED, *REPEATS, "dvc repro"])
-    whole = runs.pop("dvc repro")
+    assert sorted(runs) == sorted([*RANKED, *REPEATS, "charlm repro"])
+    whole = runs.pop("charlm repro")
     text = corpus_text[PART]
     pairs, firsts = Counter(itertools.pairwise(text)), Counter(text[:-1])
     bits = sum(n * math.log2(firsts[a] / n) for (a, _), n in pairs.items()) / (len(text) - 1)

@@ -38,7 +38,7 @@ def graph(folder, **stages):
         YAML().dump({"stages": content}, file)
 
 
-def begin(folder, *options):
+def begin(folder, *options, on_interrupt=signal.default_int_handler):
     return subprocess.Popen(
         [*COMMAND, *options],
         cwd=folder,
@@ -48,7 +48,7 @@ def begin(folder, *options):
         text=True,
         env=environment(),
         # Where the tests run in the background, Ctrl-C is ignored, and a process inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),
     )
 
 
@@ -374,6 +374,15 @@ def test_ctrl_c_ends_a_module_without_a_traceback(project, wait):
     assert status == 130, output
     assert "stopped" in output
     assert not (project / "dvc.lock").exists()
+
+
+def test_sigterm_ends_a_module_where_ctrl_c_is_ignored(project):
+    code = "import time\nPath('.begun').touch()\ntime.sleep(300)\n"
+    graph(project, long=(module(project, "long", code), []))
+    process = begin(project, on_interrupt=signal.SIG_IGN)
+    appears(project / ".begun")
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 130
 
 
 def test_a_killed_module_is_a_failed_stage(project):

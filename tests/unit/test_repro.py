@@ -4,7 +4,7 @@ import signal
 import pytest
 from dvc.dependency.param import read_param_file
 from dvc.fs import localfs
-from dvc.utils.serialize import load_yaml, modify_yaml
+from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml, modify_yaml, parse_yaml
 
 from charlm.repro import lock_file, params_file
 from charlm.repro.command import run, signals
@@ -130,6 +130,36 @@ def test_another_lock_is_left_to_dvc(tmp_path, text):
     with lock_file.modify(path) as content:
         content.update({"schema": "2.0", "stages": {"a": {"cmd": "b"}}})
     assert load_yaml(path) == {"schema": "2.0", "stages": {"a": {"cmd": "b"}}}
+
+
+def test_the_lock_is_read_as_dvc_reads_it(lock):
+    text = lock.read_text()
+    ours, theirs = lock_file.parse(text, str(lock)), load_yaml(lock)
+    assert ours == theirs
+    assert list(ours["stages"]) == list(theirs["stages"])
+    ours["stages"]["download"]["cmd"] = "other"
+    assert lock_file.parse(text, str(lock)) == theirs
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  download:\n", "  encode:\n"),  # twice
+        ("  download:\n", "<<<<<<< HEAD\n  download:\n"),
+        ("  download:\n", "  download:\n   x: 1\n"),
+        ("stages:\n", "stages:\n  # mine\n\n"),
+        ("    cmd:", "    cmd: [:"),
+    ],
+)
+def test_a_lock_that_was_edited_is_read_as_dvc_reads_it_too(lock, old, new):
+    text = lock.read_text().replace(old, new, 1)
+    outcomes = []
+    for parse in (parse_yaml, lock_file.parse):
+        try:
+            outcomes.append(parse(text, str(lock)))
+        except YAMLFileCorruptedError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_a_killed_writer_leaves_the_whole_old_file(lock, monkeypatch):

@@ -15,8 +15,6 @@ import sys
 from multiprocessing import forkserver
 from typing import Any, Self
 
-import psutil
-
 LIBRARIES = [
     "torch",
     "safetensors.torch",
@@ -54,8 +52,9 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         """End it; it would end by itself, but not before it has imported everything."""
-        for process in psutil.Process().children():
-            process.kill()
+        server: Any = forkserver._forkserver
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
 
 
 def take_over(output: str) -> None:
@@ -122,6 +121,8 @@ def _stage(
         del sys.modules[name]
     sys.argv[1:] = words
     sys.path.insert(0, folder)
+    # Where the pipeline was begun in the background, Ctrl-C is ignored; what it passes on is not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -53,6 +53,7 @@ def work(orders: Connection, output: str) -> None:
     import dvc.dependency.param
     import dvc.dvcfile
     import dvc.lock
+    import dvc.utils.strictyaml
     from dvc.cli import main as run_dvc
 
     from charlm.repro import lock_file, params_file
@@ -60,6 +61,7 @@ def work(orders: Connection, output: str) -> None:
     fork.take_over(output)
     dvc.dependency.param.read_param_file = params_file.read
     dvc.dvcfile.modify_yaml = lock_file.modify
+    dvc.utils.strictyaml.parse_yaml = lock_file.parse
     dvc.lock.DEFAULT_TIMEOUT = LOCK_TIMEOUT_S
     with (scratch() / BUSY).open("a") as busy:
         fcntl.flock(busy, fcntl.LOCK_SH)

@@ -5,7 +5,7 @@ Shapes: N targets of the holdout, R rows of log-probabilities, V vocabulary, P c
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,28 +76,33 @@ def losses(
         ids = np.concatenate([train[-1:], validation, test])
         parts = halves(len(validation))
     ids_N = torch.from_numpy(ids).to(device)
-    passes: dict[str, Pass] = {
-        "windowed": lambda step: loss.windowed(model, ids_N, config.block, step)
-    }
+    passes: dict[str, Pass] = {}
     rows_RV = rows(config, 0)
     if config.text == "train":
-        if config.block != WINDOW:
-            passes["windowed_256"] = lambda step: loss.windowed(model, ids_N, WINDOW, step)
         rows_RV = rows(config, len(ids) - 1)
         passes["streaming"] = lambda step: loss.streaming(model, ids_N, step, rows_RV)
-    scores = _side_by_side(passes, advance)
-    if config.text == "train" and config.block == WINDOW:
-        scores = {"windowed": scores["windowed"], "windowed_256": scores["windowed"], **scores}
+        if config.block != WINDOW:
+            passes["windowed_256"] = lambda step: loss.windowed(model, ids_N, WINDOW, step)
+    passes["windowed"] = lambda step: loss.windowed(model, ids_N, config.block, step)
+    found = _side_by_side(passes, 2 if device.type == "cpu" else 1, advance)
+    scores = {"windowed": found["windowed"]}
+    if config.text == "train":
+        scores["windowed_256"] = found.get("windowed_256", found["windowed"])
+        scores["streaming"] = found["streaming"]
     sizes_N = config.vocabulary.bytes_of_ids.astype(np.uint8)[ids[1:]]
-    found = {protocol: leaves(each, sizes_N, parts) for protocol, each in scores.items()}
-    return found, rows_RV.numpy()
+    return {
+        protocol: leaves(each, sizes_N, parts) for protocol, each in scores.items()
+    }, rows_RV.numpy()
 
 
-def _side_by_side(passes: dict[str, Pass], advance: Advance) -> dict[str, loss.Scores]:
+def _side_by_side(
+    passes: dict[str, Pass], threads: int, advance: Advance
+) -> dict[str, loss.Scores]:
     """Run several passes over the holdout at a time: an experiment waits for the longest alone.
 
     Args:
-        passes: by protocol; each calls its argument after some targets.
+        passes: by protocol, the longest first; each calls its argument after some targets.
+        threads: that run them.
         advance: called with the number of targets just scored.
     """
     stopped = threading.Event()
@@ -107,12 +112,16 @@ def _side_by_side(passes: dict[str, Pass], advance: Advance) -> dict[str, loss.S
             raise KeyboardInterrupt
         advance(characters)
 
-    with ThreadPoolExecutor() as pool:
-        running = {protocol: pool.submit(each, step) for protocol, each in passes.items()}
+    with ThreadPoolExecutor(threads) as pool:
         try:
+            running = {protocol: pool.submit(each, step) for protocol, each in passes.items()}
+            wait(running.values(), return_when=FIRST_EXCEPTION)
+            for one in running.values():
+                if one.done():
+                    one.result()  # raises what the pass raised, before any other is waited for
             return {protocol: one.result() for protocol, one in running.items()}
         finally:
-            stopped.set()  # after Ctrl-C, or where one failed, nobody waits for the others
+            stopped.set()
 
 
 def rows(config: "Config", targets: int) -> Tensor:

@@ -12,40 +12,67 @@ import re
 import runpy
 import signal
 import sys
-from multiprocessing import forkserver
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, Self
 
-LIBRARIES = [
-    "torch",
-    "safetensors.torch",
-    "scipy.optimize",
-    "matplotlib.figure",
-    "pydantic",
-    "dvc.commands.repro",
-    "dvc.repo.reproduce",
-]
-"""What stages and workers import, as far as it takes long."""
+import psutil
+
+from charlm.errors import UserError
+
+FORKS = sys.platform == "linux" and sys.version_info < (3, 14)
+"""Elsewhere each stage gets a new Python. On macOS a fork must not use the GPU, nor some of the
+system's own libraries; from Python 3.14 on a fork of the server cannot ask it for another.
+"""
+
+LIBRARIES = ["torch", "safetensors.torch", "scipy.optimize", "matplotlib.figure", "pydantic"]
+"""What stages import, as far as it takes long."""
 
 PLAIN = re.compile(r"python -m [\w.]+( [\w./=@-]+)*")
 """A command that needs no shell."""
+
+FROM_TERMINAL = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP}
+"""Signals that a terminal, or who ends a process group, sends to all of it."""
+
+SERVER_ENDED = 255
+"""Exit status that Python gives a fork whose server was killed."""
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Let what is started meanwhile begin with `FROM_TERMINAL` blocked, and with it its forks."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Server:
     """The process that the others are forks of; it begins to import at once.
 
-    Ctrl-C is blocked in it, and in each fork until that asks for it: it would end the process while
-    it imports.
-
     Attributes:
         context: whose processes are forks of it.
+
+    Raises:
+        UserError: it cannot be started.
     """
 
     def __init__(self) -> None:
-        self.context = multiprocessing.get_context("forkserver")
+        self.context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+        if not FORKS:
+            return
         self.context.set_forkserver_preload(LIBRARIES)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        forkserver.ensure_running()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        resource_tracker.ensure_running()  # its start unblocks signals
+        try:
+            with blocked():
+                forkserver.ensure_running()
+        except OSError as error:
+            raise UserError(
+                f"no process can be started that stages are forked from ({error}): "
+                "try TMPDIR=/tmp, a shorter path"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -53,8 +80,9 @@ class Server:
     def __exit__(self, *_: object) -> None:
         """End it; it would end by itself, but not before it has imported everything."""
         server: Any = forkserver._forkserver
-        os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
+        if server._forkserver_pid is not None:
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+            server._stop()
 
 
 def take_over(output: str) -> None:
@@ -66,6 +94,8 @@ def take_over(output: str) -> None:
     from dvc.stage import run
     from dvc.stage.exceptions import StageCmdFailedError
 
+    if not FORKS:
+        return
     context = multiprocessing.get_context("forkserver")
     # What this is a fork of is running. Python would start another one in its place.
     forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
@@ -83,6 +113,10 @@ def take_over(output: str) -> None:
         except (OSError, EOFError):  # no memory, or what it is forked from was killed
             raise StageCmdFailedError(command, 1) from None
         process.join()
+        if process.exitcode == SERVER_ENDED and process.pid:
+            # It may still be at work, and nobody knows how it will end.
+            with suppress(psutil.Error):
+                psutil.Process(process.pid).wait()
         if process.exitcode:
             raise StageCmdFailedError(command, process.exitcode)
 
@@ -90,7 +124,7 @@ def take_over(output: str) -> None:
 
 
 def belong(group: int, output: str) -> None:
-    """Join a process group, and print into a file.
+    """Join a process group, print into a file, and take signals again, but for SIGINT.
 
     Args:
         group: 0 is one of its own.
@@ -101,6 +135,7 @@ def belong(group: int, output: str) -> None:
     for standard in (1, 2):
         os.dup2(file, standard)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_TERMINAL - {signal.SIGINT})
 
 
 def _stage(
@@ -128,5 +163,8 @@ def _stage(
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
     finally:
         atexit._run_exitfuncs()  # a fork ends without them

@@ -15,8 +15,8 @@ BUSY = "charlm-workers.lock"
 """Each worker has a shared lock on it, so that one whose scheduler was killed is waited for."""
 
 LOCK_TIMEOUT_S = 0.3
-"""DVC looks at a lock that is taken six times in so many seconds. By default 3: then workers wait
-for each other longer than the lock is held.
+"""DVC looks again at its lock after a sixth of it. By default it is 3: workers would sleep longer
+than another one holds the lock.
 """
 
 
@@ -47,7 +47,7 @@ def work(orders: Connection, output: str) -> None:
     fork.belong(0, output)
     # DVC is never stopped while it writes dvc.lock, but the stage's command is.
     signal.signal(signal.SIGINT, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as the scheduler began it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     import dvc.dependency.param

@@ -9,6 +9,7 @@ import time
 from multiprocessing import connection
 from typing import IO, Any
 
+from charlm.errors import UserError
 from charlm.repro import fork, worker
 
 NOISE = (
@@ -97,7 +98,11 @@ class _Worker:
         )
         self.orders, theirs = context.Pipe()
         self.process = context.Process(target=worker.work, args=(theirs, self.output.name))
-        self.process.start()
+        try:
+            with fork.blocked():
+                self.process.start()
+        except (OSError, EOFError) as error:
+            raise UserError(f"no process can be started for a stage: {error}") from None
         theirs.close()
         self.stage: str | None = None
         self._started = 0.0

@@ -19,7 +19,7 @@ endif
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-repro: setup  ## run the pipeline on all cores (8 to 14 minutes on two, seconds if nothing changed)
+repro: setup  ## run the pipeline on all cores (about ten minutes on two, seconds if nothing changed)
 	@charlm repro
 
 pull: setup  ## models and results without training, from a DVC remote (REMOTE=https://…, s3://… or a folder)

@@ -48,6 +48,11 @@ def graph(folder, **stages):
 
 
 def begin(folder, *options, on_interrupt=signal.default_int_handler):
+    def prepare():
+        # Where the tests run in the background, both are ignored, and a process inherits that.
+        signal.signal(signal.SIGINT, on_interrupt)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     return subprocess.Popen(
         [*COMMAND, *options],
         cwd=folder,
@@ -56,8 +61,7 @@ def begin(folder, *options, on_interrupt=signal.default_int_handler):
         stderr=subprocess.STDOUT,
         text=True,
         env=environment(),
-        # Where the tests run in the background, Ctrl-C is ignored, and a process inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),
+        preexec_fn=prepare,
         process_group=0,
     )
 
@@ -250,7 +254,7 @@ def test_a_stage_of_a_killed_scheduler_ends_well_and_is_waited_for(project, kind
         process.kill()
     else:
         os.killpg(process.pid, signal.SIGHUP)
-    process.wait()
+    process.wait(WAIT_S)
     process.stdout.close()
     second = begin(project)
     time.sleep(3)

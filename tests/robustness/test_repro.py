@@ -1,5 +1,6 @@
 """`charlm repro` on a small graph of shell commands: what is stopped, killed or broken."""
 
+import json
 import os
 import re
 import resource
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc import rwlock
 from ruamel.yaml import YAML
 
-from charlm.repro import fork
+from charlm.repro import command, fork
 from tests.workspace import PROJECT, environment, run
 
 COMMAND = [sys.executable, "-m", "charlm.repro", "--jobs", "2"]
@@ -210,6 +212,38 @@ def test_ctrl_c_ends_what_runs_and_keeps_what_is_done(project):
     assert "up to date" in run(project, "dvc", "repro").stdout
 
 
+@pytest.mark.filterwarnings("ignore")  # what DVC uses of others
+def test_ctrl_c_while_dvc_looks_at_the_stages_leaves_its_files_whole(project, monkeypatch):
+    """DVC writes its list of locked files anew for each stage, and a half of it would stop all."""
+    graph(project, one=("echo 1 > one", []), two=("echo 1 > two", []))
+    monkeypatch.chdir(project)
+
+    def dump(content, file):
+        os.kill(os.getpid(), signal.SIGINT)
+        file.write(json.dumps(content))
+
+    monkeypatch.setattr(rwlock.json, "dump", dump)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            command.stages_to_run((), lambda stage: 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert json.loads((project / ".dvc/tmp/rwlock").read_text()) is not None
+    assert repro(project)[0] == 0
+
+
+def test_a_damaged_list_of_locked_files_is_one_line_with_a_remedy(project):
+    graph(project, one=("echo 1 > one", []))
+    (project / ".dvc/tmp").mkdir(exist_ok=True)
+    (project / ".dvc/tmp/rwlock").write_text("")
+    status, output = repro(project)
+    assert (status, output.count("\n")) == (1, 1)
+    assert "rwlock is damaged, by a process that was killed: remove it" in output
+    (project / ".dvc/tmp/rwlock").unlink()
+    assert repro(project)[0] == 0
+
+
 def test_a_second_call_is_told_of_the_first(project):
     graph(project, long=("touch .begun; until [ -e .end ]; do sleep 0.1; done; echo > long", []))
     process = begin(project)
@@ -382,26 +416,24 @@ def test_a_module_that_is_edited_while_the_graph_runs_is_read_when_its_stage_beg
     assert [(project / name).read_text() for name in ("before", "after")] == ["1\n", "22\n"]
 
 
-@pytest.mark.parametrize("wait", ["time.sleep(300)", "exec('while True: pass')"])
-def test_ctrl_c_ends_a_module_without_a_traceback(project, wait):
+@pytest.mark.parametrize(
+    ("number", "on_interrupt", "wait"),
+    [
+        (signal.SIGINT, signal.default_int_handler, "time.sleep(300)"),
+        (signal.SIGINT, signal.default_int_handler, "exec('while True: pass')"),
+        (signal.SIGTERM, signal.SIG_IGN, "time.sleep(300)"),  # begun in the background
+    ],
+)
+def test_a_signal_ends_a_module_without_a_traceback(project, number, on_interrupt, wait):
     code = f"import time\nPath('.begun').touch()\n{wait}\n"
     graph(project, long=(module(project, "long", code), []))
-    process = begin(project)
+    process = begin(project, on_interrupt=on_interrupt)
     appears(project / ".begun")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     status, output = ended(process)
     assert status == 130, output
     assert "stopped" in output
     assert not (project / "dvc.lock").exists()
-
-
-def test_sigterm_ends_a_module_where_ctrl_c_is_ignored(project):
-    code = "import time\nPath('.begun').touch()\ntime.sleep(300)\n"
-    graph(project, long=(module(project, "long", code), []))
-    process = begin(project, on_interrupt=signal.SIG_IGN)
-    appears(project / ".begun")
-    process.send_signal(signal.SIGTERM)
-    assert ended(process)[0] == 130
 
 
 def test_a_killed_module_is_a_failed_stage(project):

@@ -55,6 +55,7 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
     import dvc.dependency.param
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.rwlock import RWLockFileCorruptedError
     from dvc.scm import SCMError
 
     from charlm.repro import params_file
@@ -63,7 +64,7 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
     seconds = expected_seconds()
     tasks: dict[Any, Task] = {}
     try:
-        with Repo(".", _wait_for_lock=True) as repo, repo.lock:
+        with Repo(".", _wait_for_lock=True) as repo, repo.lock, signals() as came:
             graph = repo.index.graph  # an edge leads from a stage to what it depends on
             needs_of = {stage: set(graph.successors(stage)) for stage in graph}
             order = list(TopologicalSorter(needs_of).static_order())
@@ -77,6 +78,8 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
             for stage in reversed(order):
                 wanted |= needs_of[stage] if stage in wanted else set()
             for stage in order:
+                if came:  # raised anywhere, it would leave DVC's list of locked files half written
+                    raise KeyboardInterrupt
                 if targets and stage not in wanted:
                     continue
                 needed = needs_of[stage]
@@ -90,6 +93,9 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
             "no git repository here: run `git init`, or `dvc config --local core.no_scm true` to "
             "go without one"
         ) from None
+    except RWLockFileCorruptedError:
+        file = worker.scratch() / "rwlock"
+        raise UserError(f"{file} is damaged, by a process that was killed: remove it") from None
     except DvcException as error:
         raise UserError(" ".join(str(error).split())) from None
     return list(tasks.values())

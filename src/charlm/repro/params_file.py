@@ -1,7 +1,7 @@
 """params.yaml, parsed once for as long as it stays the same.
 
-DVC parses it and walks through all of it for each stage: with a hundred of them that is half the
-time of a call that has nothing to do.
+DVC parses it and walks through all of it for each stage: with a hundred of them that is a third of
+the time of a call that has nothing to do.
 """
 
 import copy

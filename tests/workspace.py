@@ -128,7 +128,8 @@ def trainable(folder: Path, zoo: list[str], corpus: Path, **changes: Any) -> Pat
     always = {"scale": "smoke", "checkpoint_every": 0.001, "corpus__sources": [str(corpus)]}
     copy_project(folder, zoo, **{**always, **steps, **changes})
     for stage in ("download", "encode"):
-        run(folder, "python", "-m", f"stages.{stage}")
+        done = invoke(folder, f"stages.{stage}")
+        assert done.exit_code == 0, done.output
     return folder
 
 
@@ -169,10 +170,19 @@ def committed(folder: Path) -> None:
     run(folder, "git", "commit", "-qm", "state")
 
 
-def stages_run(folder: Path, *arguments: str) -> list[str]:
-    """Run `dvc repro` in a copy and return the stages that ran."""
-    output = run(folder, "dvc", "repro", *arguments).stdout
-    return re.findall(r"Running stage '([^']+)'", output)
+def stages_run(folder: Path, *stages: str, program: str = "dvc") -> list[str]:
+    """Run `dvc repro` or `charlm repro` in a copy and return the stages that ran, sorted.
+
+    For three stages or more, `charlm` takes less time.
+    """
+    # The installed `charlm` is of the project, and knows no model that the copy alone has.
+    own = "PYTHONPATH=" + str(folder / "src")
+    done = run(folder, "env", own, program, "repro", *stages)
+    if program == "dvc":
+        return sorted(re.findall(r"Running stage '([^']+)'", done.stdout))
+    ended = re.findall(r"^(\S+) \(\d+ s\)$", done.stderr, re.MULTILINE)
+    idle = re.findall(r"^Stage '([^']+)' (?:is cached|didn't change)", done.stderr, re.MULTILINE)
+    return sorted(set(ended) - set(idle))
 
 
 def metrics(folder: Path, name: str) -> dict[str, Any]:

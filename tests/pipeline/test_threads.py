@@ -23,8 +23,10 @@ def test_one_core_and_two_train_the_same_bytes(tmp_path, corpus_path):
     variables = {k: v for k, v in environment().items() if not k.endswith("_NUM_THREADS")}
     shutil.rmtree(folder / "results")  # those that git keeps
     found = []
-    # One process for all: starting Python and torch takes longer than these trainings.
-    code = "from stages.train import main\n"
+    # One process for all, and none for MLflow: starting them takes longer than these trainings.
+    code = "from charlm import tracking; off = tracking.Tracker('', None, on=False)\n"
+    code += "tracking.Tracker = lambda *_, on: off\n"
+    code += "from stages.train import main\n"
     code += "\n".join(f"main(['--model', '{n}'], standalone_mode=False)" for n in THREADS)
     for cores in ("0", "0,1"):
         command = ["taskset", "-c", cores, "python", "-c", code]

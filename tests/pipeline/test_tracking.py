@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import psutil
 import pytest
@@ -41,16 +42,26 @@ def no_server(monkeypatch, tmp_path, empty_database):
 DATASET = {"name": "shakespeare", "digest": "abc", "source": "data/encoded"}
 
 
+def parameters(name):
+    run_of = {"entry": name.split("_")[0], "text": "train"}
+    return run_of | {"model": name, "training": {"steps": 3, "clip": None}}
+
+
 def track(root, name="lstm", digest="d1"):
     tracker = tracking.Tracker("shakespeare", root)
-    parameters = {"entry": name.split("_")[0], "text": "train"}
-    parameters |= {"model": name, "training": {"steps": 3, "clip": None}}
-    tracker.start(name, parameters, {"device": "cpu"}, DATASET)
+    tracker.start(name, parameters(name), {"device": "cpu"}, DATASET)
     for step in range(3):
         tracker.point(Point(step, step * 10, 4.0 - step, 4.1 - step, 4.5 - step, 1e-3))
     weights = root / "weights.safetensors"
     weights.write_bytes(b"w")
     finish(tracker, {"train_seconds": 2.0}, {"weights_sha256": digest}, [weights])
+
+
+def track_here(root, name="lstm", digest="d1"):
+    """Track without the process beside this one, which imports MLflow for seconds."""
+    client = tracking.Client("shakespeare", root, tracking.running())
+    client.start(name, parameters(name), {}, DATASET)
+    client.finish({"train_seconds": 2.0}, {"weights_sha256": digest}, [])
 
 
 def finish(tracker, *arguments):
@@ -112,8 +123,8 @@ def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, mon
     nothing.summarise({"best": 1.0}, [tmp_path / "report.html"])
     assert runs(tmp_path)[1] == []
     for name in ("lstm", "gpt"):
-        track(tmp_path, name, digest=name)
-    track(tmp_path, "gpt_2", digest="gpt_2")
+        track_here(tmp_path, name, digest=name)
+    track_here(tmp_path, "gpt_2", digest="gpt_2")
     files = [tmp_path / "report.html"]
     for name, bits in (("lstm", 2.0), ("gpt", 3.0), ("gpt_2", 3.5)):
         nothing.attach(name, {BITS: bits}, files)
@@ -135,7 +146,7 @@ def test_models_of_one_pipeline_are_children_of_its_run(tmp_path, no_server, mon
         assert each.data.tags["mlflow.parentRunId"] == parent.info.run_id
     monkeypatch.delenv("DVC_EXP_NAME")
     monkeypatch.delenv("DVC_STAGE")
-    track(tmp_path, "rnn", digest="rnn")
+    track_here(tmp_path, "rnn", digest="rnn")
     by_hand = next(each for each in runs(tmp_path)[1] if each.info.run_name == "rnn")
     assert "mlflow.parentRunId" not in by_hand.data.tags
 
@@ -153,10 +164,10 @@ def test_a_pipeline_of_which_a_training_failed_has_failed(tmp_path, no_server, m
 
 
 def test_a_deleted_experiment_is_restored(tmp_path, no_server, capsys):
-    track(tmp_path)
+    track_here(tmp_path)
     client, _ = runs(tmp_path)
     client.delete_experiment(client.get_experiment_by_name("shakespeare").experiment_id)
-    track(tmp_path, "gpt", "d2")
+    track_here(tmp_path, "gpt", "d2")
     assert "the experiment shakespeare had been deleted in MLflow: it is restored" in (
         capsys.readouterr().err
     )
@@ -251,18 +262,23 @@ def test_a_long_run_shows_what_the_machine_does(tmp_path, no_server, monkeypatch
 
 
 def test_results_of_unknown_weights_are_left_out(tmp_path, no_server):
-    track(tmp_path)
+    track_here(tmp_path)
     tracking.Client("shakespeare", tmp_path).attach("other", {"x": 1.0}, [])
     _, (found,) = runs(tmp_path)
     assert "x" not in found.data.metrics
 
 
 @pytest.mark.parametrize(
-    "uri", ["http://127.0.0.1:1", "sqlite:////dev/null/all.db", "nonsense://x"]
+    ("uri", "begin"),
+    [
+        ("http://127.0.0.1:1", track_here),
+        ("sqlite:////dev/null/all.db", track),
+        ("nonsense://x", track_here),
+    ],
 )
-def test_a_failing_server_is_said_once(tmp_path, monkeypatch, capfd, uri):
+def test_a_failing_server_is_said_once(tmp_path, monkeypatch, capfd, uri, begin):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    track(tmp_path)
+    begin(tmp_path)
     errors = [line for line in capfd.readouterr().err.splitlines() if "warning: MLflow" in line]
     assert len(errors) == 1
     tracking.Client("shakespeare", tmp_path).attach("d1", {}, [])
@@ -283,7 +299,7 @@ def test_a_server_that_never_answers_holds_no_training_up(tmp_path, monkeypatch,
     """It accepts, and that is all: points return at once, more of them than a pipe holds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         tracker = tracking.Tracker("shakespeare", tmp_path)
         tracker.start("a", {}, {}, DATASET)
         time.sleep(1)  # its process has begun to read
@@ -349,20 +365,27 @@ def test_its_process_can_be_killed(tmp_path, no_server, capsys):
     assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1
 
 
+FORKED = "import mlflow; from charlm.tracking import tracker; tracker.may_fork = lambda: True"
+"""What a stage of `charlm repro` is: it has MLflow, and may fork."""
+
+
 @pytest.mark.parametrize(
-    ("end", "status"),
+    ("end", "status", "first"),
     [
-        ("os.killpg(0, signal.SIGKILL)", "KILLED"),
-        ("os.killpg(0, signal.SIGINT)", "FAILED"),
+        ("os.killpg(0, signal.SIGKILL)", "KILLED", ""),
+        ("os.killpg(0, signal.SIGKILL)", "KILLED", FORKED),
+        ("os.killpg(0, signal.SIGINT)", "FAILED", FORKED),
     ],
 )
-def test_a_run_of_a_dead_training_is_closed(tmp_path, no_server, end, status):
+def test_a_run_of_a_dead_training_is_closed(tmp_path, no_server, end, status, first):
     """Also after SIGKILL: the pipe's end says so. Ctrl-C goes to the group and loses nothing."""
     code = f"""
+{first}
 import os, signal
+from dataclasses import make_dataclass
 from pathlib import Path
 from charlm import tracking
-from charlm.training.trainer import Point
+Point = make_dataclass("Point", {[field.name for field in fields(Point)]!r})
 # A shell's background jobs ignore it, and so would this one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 tracker = tracking.Tracker("shakespeare", Path({str(tmp_path)!r}))
@@ -378,10 +401,11 @@ except KeyboardInterrupt:
     done = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
+    number = int(done.stdout)
     deadline = time.monotonic() + 60
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < deadline:
-            os.kill(int(done.stdout), 0)
+            os.kill(number, 0)
             time.sleep(0.2)
     client, found = runs(tmp_path)
     assert [each.info.status for each in found] == [status]
@@ -429,13 +453,15 @@ def test_a_dirty_tree_is_told_from_what_the_pipeline_writes(tmp_path):
     assert surroundings(tmp_path)["git.dirty"] == "true"
 
 
-def test_what_is_left_sending_holds_nothing_of_the_callers(tmp_path):
+@pytest.mark.parametrize("first", ["pass", FORKED])
+def test_what_is_left_sending_holds_nothing_of_the_callers(tmp_path, first):
     """`make repro 2>&1 | tee log` ends with the training, even where a server never answers."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         port = silent.getsockname()[1]
         code = (
+            f"{first}\n"
             "from charlm.tracking import Tracker; from pathlib import Path; import os, time;"
             f"tracker = Tracker('shakespeare', Path({str(tmp_path)!r}));"
             "tracker.start('lstm', {}, {}, {'name': 'a', 'digest': 'b', 'source': 'c'});"
@@ -452,6 +478,33 @@ def test_what_is_left_sending_holds_nothing_of_the_callers(tmp_path):
         )
     assert done.stdout.startswith("done ")
     psutil.Process(int(done.stdout.split()[1])).kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+def test_a_fork_that_is_killed_costs_a_training_nothing(tmp_path, no_server):
+    """It has no file of the training's but three, and is waited for as a new process is."""
+    code = f"""
+{FORKED}
+import os, signal, sys
+from pathlib import Path
+from charlm import tracking
+held = open("/dev/null")
+tracker = tracking.Tracker("shakespeare", Path({str(tmp_path)!r}))
+tracker.start("a", {{}}, {{}}, {DATASET!r})
+process = tracker._process
+assert isinstance(process, tracking.tracker.Fork)
+assert os.getpgid(process.pid) == process.pid
+os.read(process.stdout.fileno(), 1)
+files = {{file.name: os.readlink(file) for file in os.scandir(f"/proc/{{process.pid}}/fd")}}
+assert all(files[standard].startswith("pipe:") for standard in "012"), files
+assert "/dev/null" not in files.values(), files
+os.kill(process.pid, signal.SIGKILL)
+tracker.finish({{}}, {{}}, [])
+tracker.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning: MLflow tracking is off") == 1
 
 
 def test_a_database_of_an_earlier_mlflow_is_one_whole_line(capfd):

@@ -16,6 +16,7 @@ import pytest
 from dvc import rwlock
 from ruamel.yaml import YAML
 
+from charlm.errors import UserError
 from charlm.repro import command, fork
 from tests.workspace import PROJECT, environment, run
 
@@ -31,11 +32,19 @@ while not Path(".end").exists():
 """Of a module: it waits for a file."""
 
 
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """An empty repository of DVC."""
+    folder = tmp_path_factory.mktemp("repository")
+    run(folder, "dvc", "init", "-q", "--no-scm")
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path):
+def project(repository, tmp_path):
     """A repository of DVC; its stages are made by `graph`."""
+    shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
     shutil.copy(PROJECT / "params.yaml", tmp_path)
-    run(tmp_path, "dvc", "init", "-q", "--no-scm")
     return tmp_path
 
 
@@ -113,7 +122,7 @@ def module(folder, name, code):
     return f"python -m {name}"
 
 
-def test_two_at_a_time_leave_what_one_after_the_other_leaves(project, tmp_path_factory):
+def test_two_at_a_time_leave_what_one_after_the_other_leaves(project, repository, tmp_path):
     stages = {
         "first": ("echo 1 > first", []),
         # Neither ends before the other has begun.
@@ -133,8 +142,8 @@ def test_two_at_a_time_leave_what_one_after_the_other_leaves(project, tmp_path_f
     assert re.search(r"^last \(\d+ s\)\nsaid by last$", output, re.MULTILINE)
     assert (project / "last").read_text() == "1\n1\n"
     assert "up to date" in run(project, "dvc", "repro").stdout
-    serial = tmp_path_factory.mktemp("serial")
-    run(serial, "dvc", "init", "-q", "--no-scm")
+    serial = tmp_path / "serial"
+    shutil.copytree(repository, serial)
     shutil.copy(project / "dvc.yaml", serial)
     for name in (".left", ".right"):
         (serial / name).touch()
@@ -172,7 +181,7 @@ def test_after_a_failure_nothing_is_started_and_what_runs_is_kept(project):
     graph(
         project,
         bad=("echo what is wrong >&2; exit 3", []),
-        good=("sleep 3; echo 1 > good", []),
+        good=("sleep 2; echo 1 > good", []),
         after=("cat bad good > after", ["bad", "good"]),
         more=("cat good > more", ["good"]),
     )
@@ -184,13 +193,11 @@ def test_after_a_failure_nothing_is_started_and_what_runs_is_kept(project):
     graph(
         project,
         bad=("echo 2 > bad", []),
-        good=("sleep 3; echo 1 > good", []),
+        good=("sleep 2; echo 1 > good", []),
         after=("cat bad good > after", ["bad", "good"]),
     )
-    started = time.monotonic()
     assert repro(project)[0] == 0
     assert (project / "after").read_text() == "2\n1\n"
-    assert time.monotonic() - started < WAIT_S
 
 
 def test_ctrl_c_ends_what_runs_and_keeps_what_is_done(project):
@@ -212,10 +219,18 @@ def test_ctrl_c_ends_what_runs_and_keeps_what_is_done(project):
     assert "up to date" in run(project, "dvc", "repro").stdout
 
 
+def locked_by(project, path):
+    """Write DVC's list of files in use: a process that is alive writes one."""
+    held = {"write": {str(path): {"pid": os.getpid(), "cmd": "dvc repro elsewhere"}}}
+    (project / ".dvc/tmp").mkdir(exist_ok=True)
+    (project / ".dvc/tmp/rwlock").write_text(json.dumps(held))
+
+
 @pytest.mark.filterwarnings("ignore")  # what DVC uses of others
 def test_ctrl_c_while_dvc_looks_at_the_stages_leaves_its_files_whole(project, monkeypatch):
-    """DVC writes its list of locked files anew for each stage, and a half of it would stop all."""
+    """Where a file is in use, DVC writes the list anew for each stage. A half of it stops all."""
     graph(project, one=("echo 1 > one", []), two=("echo 1 > two", []))
+    locked_by(project, "/elsewhere")
     monkeypatch.chdir(project)
 
     def dump(content, file):
@@ -229,19 +244,30 @@ def test_ctrl_c_while_dvc_looks_at_the_stages_leaves_its_files_whole(project, mo
             command.stages_to_run((), lambda stage: 1)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert json.loads((project / ".dvc/tmp/rwlock").read_text()) is not None
+    assert "/elsewhere" in json.loads((project / ".dvc/tmp/rwlock").read_text())["write"]
     assert repro(project)[0] == 0
 
 
-def test_a_damaged_list_of_locked_files_is_one_line_with_a_remedy(project):
+@pytest.mark.filterwarnings("ignore")  # what DVC uses of others
+def test_a_file_that_another_process_writes_is_not_looked_at(project, monkeypatch):
+    graph(project, one=("echo 1 > one", []))
+    locked_by(project, project / "one")
+    monkeypatch.chdir(project)
+    with pytest.raises(UserError, match=r"one' is busy, .* dvc repro elsewhere"):
+        command.stages_to_run((), lambda stage: 1)
+    locked_by(project, "/elsewhere")
+    assert [task.name for task in command.stages_to_run((), lambda stage: 1)] == ["one"]
+
+
+@pytest.mark.filterwarnings("ignore")  # what DVC uses of others
+@pytest.mark.parametrize("content", ["", "[]", '{"write": 1}'])
+def test_a_damaged_list_of_files_in_use_is_one_line_with_a_remedy(project, content, monkeypatch):
     graph(project, one=("echo 1 > one", []))
     (project / ".dvc/tmp").mkdir(exist_ok=True)
-    (project / ".dvc/tmp/rwlock").write_text("")
-    status, output = repro(project)
-    assert (status, output.count("\n")) == (1, 1)
-    assert "rwlock is damaged, by a process that was killed: remove it" in output
-    (project / ".dvc/tmp/rwlock").unlink()
-    assert repro(project)[0] == 0
+    (project / ".dvc/tmp/rwlock").write_text(content)
+    monkeypatch.chdir(project)
+    with pytest.raises(UserError, match=r"rwlock is damaged, .* that was killed: remove it$"):
+        command.stages_to_run((), lambda stage: 1)
 
 
 def test_a_second_call_is_told_of_the_first(project):
@@ -291,7 +317,7 @@ def test_a_stage_of_a_killed_scheduler_ends_well_and_is_waited_for(project, kind
     process.wait(WAIT_S)
     process.stdout.close()
     second = begin(project)
-    time.sleep(3)
+    time.sleep(1.5)
     assert second.poll() is None
     (project / ".end").touch()
     status, output = ended(second)
@@ -398,6 +424,19 @@ def test_a_stage_that_is_a_module_is_what_a_new_process_would_be(project):
     assert sorted(locked(project)) == ["one"]
 
 
+def test_a_stage_may_be_a_module_of_another_folder(project):
+    """As those of `charlm ideas` are; no new Python is started for it."""
+    (project / "sub/below").mkdir(parents=True)
+    code = "import sys\nhere = Path(sys.path[0]) == Path.cwd() == Path(__file__).parent\n"
+    code += "seen = [here, 'multiprocessing' in sys.modules]\n"
+    code += "Path('../one').write_text(f'{seen} {sys.argv[1:]}')\n"
+    command = f"cd sub/below/.. && {module(project / 'sub', 'one', code)} --name a"
+    graph(project, one=(command, []))
+    status, output = repro(project)
+    assert status == 0, output
+    assert (project / "one").read_text() == f"[True, {fork.FORKS}] ['--name', 'a']"
+
+
 def test_a_module_that_is_edited_while_the_graph_runs_is_read_when_its_stage_begins(project):
     command = module(project, "after", "import part\nsay(part.NUMBER)\n")
     (project / "part.py").write_text("NUMBER = 1\n")
@@ -452,9 +491,9 @@ def test_where_the_process_of_all_forks_is_killed_what_runs_is_waited_for(projec
     """A stage of the shell ends well. How a fork ended nobody knows, so it has failed."""
     commands = {
         "shell": "touch .begun; until [ -e .end ]; do sleep 0.1; done; echo 1 > first",
-        "module": module(project, "first", WAITS + "import time\ntime.sleep(2)\nsay(1)\n"),
+        "module": module(project, "first", WAITS + "time.sleep(1)\nsay(1)\n"),
     }
-    after = module(project, "after", "say(2)\n")
+    after = module(project, "after", "say(2)\n") if kind == "shell" else "echo 2 > after"
     graph(project, first=(commands[kind], []), after=(after, ["first"]))
     process = begin(project)
     appears(project / ".begun")

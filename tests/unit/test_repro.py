@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from dvc.dependency.param import read_param_file
@@ -197,14 +199,19 @@ def test_all_parameters_of_the_pipeline_are_read_as_dvc_reads_them():
     )
 
 
-def test_an_interrupted_start_of_python_is_no_traceback():
-    """Ctrl-C may meet a stage before its command could catch it; other faults are shown."""
+def test_an_interrupted_start_or_end_of_python_is_no_traceback():
+    """Ctrl-C may meet a stage where its command cannot catch it; other faults are shown."""
     start = 'Traceback (most recent call last):\n  File "<frozen runpy>", line 1, in _run\n'
     text = f"train@a: said\n{start}    import click\nKeyboardInterrupt\nafter\n"
     assert Outcome("a", 130, 1.0, text).lines == ["train@a: said", "after"]
     fault = f"{start}ValueError: 3\n"
     assert Outcome("a", 1, 1.0, fault).lines[-1] == "ValueError: 3"
     assert len(Outcome("a", 1, 1.0, fault + text).lines) == 3 + 2
+    code = "import atexit, signal; atexit.register(lambda: signal.raise_signal(signal.SIGINT))"
+    code += "; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert "KeyboardInterrupt" in done.stderr
+    assert Outcome("a", 0, 1.0, done.stderr).lines == []
 
 
 class Interrupted(Workers):

@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import gc
+import json
 import math
 import os
 import signal
@@ -55,7 +57,7 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
     import dvc.dependency.param
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc.rwlock import RWLockFileCorruptedError
+    from dvc.rwlock import RWLockFileCorruptedError, RWLockFileFormatError
     from dvc.scm import SCMError
 
     from charlm.repro import params_file
@@ -64,7 +66,7 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
     seconds = expected_seconds()
     tasks: dict[Any, Task] = {}
     try:
-        with Repo(".", _wait_for_lock=True) as repo, repo.lock, signals() as came:
+        with Repo(".", _wait_for_lock=True) as repo, repo.lock, signals() as came, _shortcuts():
             graph = repo.index.graph  # an edge leads from a stage to what it depends on
             needs_of = {stage: set(graph.successors(stage)) for stage in graph}
             order = list(TopologicalSorter(needs_of).static_order())
@@ -87,18 +89,45 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
                     name = stage.addressing
                     needs = frozenset(one.addressing for one in needed)
                     expected = seconds.get(name, TYPICAL_S)
-                    tasks[stage] = Task(name, needs, threads(name), expected)
+                    forked = isinstance(stage.cmd, str) and bool(fork.MODULE.fullmatch(stage.cmd))
+                    tasks[stage] = Task(name, needs, threads(name), expected, forked)
     except SCMError:
         raise UserError(
             "no git repository here: run `git init`, or `dvc config --local core.no_scm true` to "
             "go without one"
         ) from None
-    except RWLockFileCorruptedError:
+    except (RWLockFileCorruptedError, RWLockFileFormatError):
         file = worker.scratch() / "rwlock"
         raise UserError(f"{file} is damaged, by a process that was killed: remove it") from None
     except DvcException as error:
         raise UserError(" ".join(str(error).split())) from None
     return list(tasks.values())
+
+
+@contextmanager
+def _shortcuts() -> Iterator[None]:
+    """Let DVC look at the stages in half the time, while its repository is locked.
+
+    For each stage it writes its list of locked files six times. Where nobody is on the list that
+    is for nothing: who wants to be on it has to lock the repository first. And nothing of what it
+    builds becomes garbage before this process ends.
+    """
+    from dvc import rwlock
+
+    by_dvc = rwlock.rwlock
+    list_of_locked = worker.scratch() / rwlock.RWLOCK_FILE
+    # A list that cannot be read is left to DVC, which says so.
+    with contextlib.suppress(ValueError, AttributeError):
+        locked = json.loads(list_of_locked.read_bytes()) if list_of_locked.exists() else {}
+        if not any(locked.values()):
+            rwlock.rwlock = lambda *_: contextlib.nullcontext()
+    gc.disable()
+    try:
+        yield
+    finally:
+        rwlock.rwlock = by_dvc
+        gc.freeze()
+        gc.enable()
 
 
 def expected_seconds() -> dict[str, float]:
@@ -249,12 +278,12 @@ def reproduce(
         jobs: stages at a time; None means as many as cores.
         threads: as of `stages_to_run`.
     """
-    with alone(), fork.Server() as server:
+    with alone():
         tasks = stages_to_run(targets, threads)
         if not tasks:
             click.echo("Data and pipelines are up to date.", err=True)
             return 0
-        with signals() as came:
+        with fork.Server(sum(task.forked for task in tasks)) as server, signals() as came:
             workers = Workers(server)
             try:
                 status = run(Schedule(tasks, jobs or cores()), workers, came)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -26,10 +27,7 @@ FORKS = sys.platform == "linux" and sys.version_info < (3, 14)
 system's own libraries; from Python 3.14 on a fork of the server cannot ask it for another.
 """
 
-LIBRARIES = ["torch", "safetensors.torch", "scipy.optimize", "matplotlib.figure", "pydantic"]
-"""What stages import, as far as it takes long."""
-
-PLAIN = re.compile(r"python -m [\w.]+( [\w./=@-]+)*")
+MODULE = re.compile(r"(?:cd (?P<folder>[\w./-]+) && )?python -m (?P<words>[\w.]+( [\w./=@-]+)*)")
 """A command that needs no shell."""
 
 FROM_TERMINAL = {signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP}
@@ -52,6 +50,9 @@ def blocked() -> Iterator[None]:
 class Server:
     """The process that the others are forks of; it begins to import at once.
 
+    Args:
+        forks: number of stages that will be forks.
+
     Attributes:
         context: whose processes are forks of it.
 
@@ -59,11 +60,12 @@ class Server:
         UserError: it cannot be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forks: int) -> None:
         self.context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
         if not FORKS:
             return
-        self.context.set_forkserver_preload(LIBRARIES)
+        if forks > 1:  # a single one begins sooner if it imports no more than it needs
+            self.context.set_forkserver_preload(["charlm.repro.libraries"])
         resource_tracker.ensure_running()  # its start unblocks signals
         try:
             with blocked():
@@ -102,11 +104,13 @@ def take_over(output: str) -> None:
     by_shell = run._run
 
     def by_fork(executable: str, command: str, **options: Any) -> None:
-        if not PLAIN.fullmatch(command):
+        plain = MODULE.fullmatch(command)
+        if plain is None:
             by_shell(executable, command, **options)
             return
-        module, *words = command.split()[2:]
-        arguments = module, words, options["cwd"], dict(options["env"]), output, os.getpgid(0)
+        module, *words = plain["words"].split()
+        folder = os.path.realpath(Path(options["cwd"], plain["folder"] or ""))
+        arguments = module, words, folder, dict(options["env"]), output, os.getpgid(0)
         process = context.Process(target=_stage, args=arguments)
         try:
             process.start()

@@ -14,12 +14,14 @@ class Task:
         needs: names of the stages that it depends on.
         threads: cores that it keeps busy.
         seconds: that it is expected to take.
+        forked: whether its command is a Python module, which needs no new Python.
     """
 
     name: str
     needs: frozenset[str]
     threads: int
     seconds: float
+    forked: bool = False
 
 
 class Schedule:

@@ -28,9 +28,11 @@ NOISE = (
 """Beginnings of lines that DVC prints for every stage, and that are left out."""
 
 INTERRUPTED = re.compile(
-    r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*KeyboardInterrupt\n", re.MULTILINE
+    r"^(?:Exception ignored in .*\n)?Traceback \(most recent call last\):\n(?:[ \t].*\n)*"
+    r"KeyboardInterrupt(?:: )?\n",
+    re.MULTILINE,
 )
-"""What Python prints where Ctrl-C meets it before the stage's command has begun."""
+"""What Python prints where Ctrl-C meets it before the stage's command has begun, or at its end."""
 
 
 class Workers:

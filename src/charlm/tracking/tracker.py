@@ -10,9 +10,11 @@ import gc
 import hashlib
 import importlib
 import json
+import multiprocessing
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -68,6 +70,80 @@ def _program() -> tuple[str, str]:
     return "", ""
 
 
+def _new_process() -> "subprocess.Popen[str]":
+    """Return a process that serves a `Tracker`, and first imports MLflow."""
+    source = str(Path(__file__).parent.parent.parent)
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-m", __package__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Not this process's own: `make repro | tee log` would wait for whoever holds it.
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": path},
+        # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
+        process_group=0,
+    )
+
+
+def may_fork() -> bool:
+    """Return whether this process is a fork that has MLflow, and no thread that a fork loses."""
+    return (
+        "mlflow" in sys.modules
+        and multiprocessing.parent_process() is not None
+        and threading.active_count() == 1
+    )
+
+
+class Fork:
+    """A fork of this process that serves a `Tracker`: as `_new_process`, without the imports.
+
+    Attributes:
+        pid: its number.
+        stdin: what it reads.
+        stdout: what it writes.
+        stderr: what it says.
+    """
+
+    def __init__(self) -> None:
+        (their_in, our_in), (our_out, their_out), (our_err, their_err) = (
+            os.pipe() for _ in range(3)
+        )
+        theirs = their_in, their_out, their_err
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self._serve(theirs)
+            finally:
+                os._exit(1)
+        # By both, because either may be first.
+        with contextlib.suppress(OSError):
+            os.setpgid(self.pid, self.pid)
+        for end in theirs:
+            os.close(end)
+        self.stdin: IO[str] = os.fdopen(our_in, "w", encoding="utf-8")
+        self.stdout: IO[str] = os.fdopen(our_out, encoding="utf-8")
+        self.stderr: IO[str] = os.fdopen(our_err, encoding="utf-8")
+
+    def _serve(self, ends: tuple[int, int, int]) -> None:
+        """Serve, and have nothing of the training: no group, no file, no way to handle signals."""
+        os.setpgid(0, 0)
+        for standard, end in enumerate(ends):
+            os.dup2(end, standard)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        with open(0, encoding="utf-8") as lines:
+            serve(lines)
+        os._exit(0)
+
+    def wait(self) -> int:
+        """Return its exit status when it has ended."""
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
 class Tracker:
     """One training's run, by a `Client` in a process of its own.
 
@@ -81,23 +157,11 @@ class Tracker:
     """
 
     def __init__(self, experiment: str, root: Path, on: bool = True) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Fork | subprocess.Popen[str] | None = None
         if not on:
             return
-        source = str(Path(__file__).parent.parent.parent)
-        path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __package__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                # Not this process's own: `make repro | tee log` would wait for whoever holds it.
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                env={**os.environ, "PYTHONPATH": path},
-                # Ctrl-C goes to a whole group, but it is the training that says how its run ended.
-                process_group=0,
-            )
+            self._process = Fork() if may_fork() else _new_process()
         except OSError as error:  # no more processes are allowed, or no memory
             warn(str(error))
             return

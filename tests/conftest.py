@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from charlm.config import params
 from charlm.data import corpus
 from tests.workspace import PROJECT, encode_text
+
+# Collection makes millions of objects and no garbage.
+gc.disable()
 
 # The same cases every time, and no time limit on a case: these machines are shared.
 hypothesis_settings.register_profile("charlm", derandomize=True, deadline=None)
@@ -34,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     rank = {name: place for place, name in enumerate(long)}
     items.sort(key=lambda item: rank.get(item.path.name, len(long)))
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from here on, and not among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

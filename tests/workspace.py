@@ -31,7 +31,7 @@ TINY = {
 
 def at_scale(scale: str) -> params.Params:
     """Return the committed params.yaml with another scale."""
-    content = YAML(typ="safe", pure=True).load(PROJECT / "params.yaml")
+    content = YAML(typ="safe").load(PROJECT / "params.yaml")
     return params.parse({**content, "scale": scale}, "params.yaml")
 
 

@@ -25,7 +25,7 @@ from tests.workspace import (
 def pipeline(tmp_path_factory, corpus_path) -> Path:
     """One entry, and a run of it on all of the text, run once and committed."""
     folder = tmp_path_factory.mktemp("another project") / "charlm"
-    kept = {"scale": "smoke", "corpus__sources": [str(corpus_path)], "entropy__orders": [1, 2, 3]}
+    kept = {"scale": "smoke", "corpus__sources": [str(corpus_path)], "entropy__orders": [1]}
     copy_project(folder, ("mlp",), **kept)
     committed(folder)
     return folder

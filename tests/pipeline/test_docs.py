@@ -88,7 +88,7 @@ def check_dvc(rest: list[str]) -> None:
 
     parse_args(rest)
     overrides = [value for flag, value in itertools.pairwise(rest) if flag == "-S"]
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML(typ="safe")
     content = yaml.load(PROJECT / "params.yaml")
     for override in overrides:
         if override.startswith("~"):

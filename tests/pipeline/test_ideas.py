@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from charlm.report import ideas as shown
 from charlm.tracking import connect
-from tests.workspace import PROJECT, environment, run, trainable
+from tests.workspace import PROJECT, environment, invoke, run, trainable
 from tools import ideas_page
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
@@ -33,11 +33,11 @@ def project(tmp_path_factory, corpus_path):
     (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     text = (folder / "data/raw/corpus.txt").read_text()[:60_000]
     (folder / "small.txt").write_text(text)
-    content = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    content = YAML(typ="safe").load(folder / "params.yaml")
     content["corpus"] |= {"path": "small.txt"}
     write(folder / "params.yaml", content)
     for stage in ("download", "encode"):
-        run(folder, "python", "-m", f"stages.{stage}")
+        assert invoke(folder, f"stages.{stage}").exit_code == 0
     (folder / "ideas/dvc.lock").unlink(missing_ok=True)
     (folder / "benchmarks/ideas.json").unlink(missing_ok=True)
     write(folder / "ideas/ideas.yaml", {"ladders": {}, "ideas": IDEAS})
@@ -76,7 +76,7 @@ def test_it_is_stopped_goes_on_and_says_what_each_gains(project):
     assert "verdict" in done.stdout
     # What was done before was not done again.
     assert all(file.stat().st_mtime_ns == moment for file, moment in finished.items())
-    again = run(project, "charlm", "ideas", "--seeds", "2")
+    again = invoke(project, "charlm.ideas.command", "--seeds", "2")
     assert "up to date" in again.stderr
     assert again.stdout == done.stdout
 

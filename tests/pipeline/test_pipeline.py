@@ -32,7 +32,7 @@ from tests.workspace import (
 
 GRAPH = {
     name: stage.get("do", stage)
-    for name, stage in YAML(typ="safe", pure=True).load(PROJECT / "dvc.yaml")["stages"].items()
+    for name, stage in YAML(typ="safe").load(PROJECT / "dvc.yaml")["stages"].items()
 }
 ZOO = ("bigram", "lstm", "kneser_ney")
 RANKED = (*ZOO, "mixture")

@@ -28,7 +28,7 @@ from tests.zoo import config
 
 TEXT = (PROJECT / "params.yaml").read_text()
 LOADED = params.load(PROJECT / "params.yaml")
-CONTENT = YAML(typ="safe", pure=True).load(TEXT)
+CONTENT = YAML(typ="safe").load(TEXT)
 DEEP: Any = 1
 for _ in range(300):
     DEEP = [DEEP]

@@ -105,7 +105,7 @@ def appears(path):
 
 
 def locked(folder):
-    lock = YAML(typ="safe", pure=True).load(Path(folder, "dvc.lock"))
+    lock = YAML(typ="safe").load(Path(folder, "dvc.lock"))
     return lock["stages"]
 
 

@@ -33,7 +33,7 @@ RATE = "models.bigram.training.learning_rate"
 
 @pytest.fixture
 def content():
-    return YAML(typ="safe", pure=True).load(PROJECT / "params.yaml")
+    return YAML(typ="safe").load(PROJECT / "params.yaml")
 
 
 def test_spaces_are_ranges_or_choices():

@@ -16,7 +16,7 @@ from tests.workspace import PROJECT
 
 @pytest.fixture
 def content():
-    return YAML(typ="safe", pure=True).load(PROJECT / "params.yaml")
+    return YAML(typ="safe").load(PROJECT / "params.yaml")
 
 
 def message(content) -> str:
@@ -492,5 +492,5 @@ def test_any_name_of_a_text_can_be_given_to_dvc_in_quotes(name, tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text("corpus: {path: data/none, sources: []}\n")
     apply_overrides(file, [f'corpus.path="{name}"', f'corpus.sources=["{name}"]'])
-    content = YAML(typ="safe", pure=True).load(file)
+    content = params.content(file.read_text(), "params.yaml")
     assert content == {"corpus": {"path": name, "sources": [name]}}

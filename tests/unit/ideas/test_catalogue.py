@@ -20,7 +20,7 @@ ZOO = ("bigram", "lstm", "recurrent", "kneser_ney")
 @pytest.fixture(scope="module")
 def few_models():
     """The text of a params.yaml with a few models, which is read fast."""
-    content = YAML(typ="safe", pure=True).load(PROJECT / "params.yaml")
+    content = YAML(typ="safe").load(PROJECT / "params.yaml")
     content["models"] = {name: content["models"][name] for name in ZOO}
     content["runs"] = {name: content["runs"][name] for name in ZOO}
     content |= {"ensembles": {}, "dynamic": {}}

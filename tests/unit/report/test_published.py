@@ -19,7 +19,7 @@ from charlm.training import checkpoint
 from tests.workspace import PROJECT, at_scale, encode_text
 
 QUICK = at_scale("quick")
-CONTENT = YAML(typ="safe", pure=True).load(published.FIGURES)
+CONTENT = YAML(typ="safe").load(published.FIGURES)
 
 
 def losses(mean, sd=0.02):

@@ -233,25 +233,30 @@ def committed(name: str) -> Any:
     return json.loads(shown.stdout)
 
 
-def cell(leaf: dict[str, float] | None) -> str:
-    if leaf is None:
-        return "\N{EN DASH}"  # an ensemble has no windows
-    return f"{leaf['bits_per_char']:.4f} ({leaf['nats_per_char']:.4f})"
+def figures(leaf: dict[str, float] | None) -> list[float]:
+    # An ensemble has no windows.
+    return [] if leaf is None else [leaf["bits_per_char"], leaf["nats_per_char"]]
 
 
 def test_the_result_tables_are_the_committed_leaderboard():
+    """Up to what another kind of processor may change: a reader may commit losses of their own."""
     results, readme = ((PROJECT / name).read_text() for name in ("docs/results.md", "README.md"))
     rows = {row["model"]: row for row in committed("leaderboard.json")}
+
+    def near(shown: str, expected: list[float]) -> None:
+        found = [float(number) for number in re.findall(r"\d+\.\d{4}\b", shown)]
+        assert found == pytest.approx(expected, abs=0.006), shown
+
     for name, row in rows.items():
         leaves = [row["streaming"][split] for split in ("validation", "test", "holdout")]
         leaves += [(row[way] or {}).get("holdout") for way in ("windowed", "windowed_256")]
-        cells = " | ".join(map(cell, leaves))
-        assert f"| `{name}` | {row['parameters']:,} | {cells} | " in results
-    shown = re.findall(r"^\| `(\w+)` \|.*\| (\S+) \| (\S+ \(\S+\)) \|$", readme, re.MULTILINE)
+        (line,) = re.findall(rf"^\| `{name}` \| {row['parameters']:,} \| .*$", results, re.M)
+        near(line, [figure for leaf in leaves for figure in figures(leaf)])
+    shown = re.findall(r"^\| `(\w+)` \|(.*\| \S+ \| \S+ \(\S+\)) \|$", readme, re.M)
     assert len(shown) == 8
-    for name, validation, test in shown:
-        assert validation == f"{rows[name]['streaming']['validation']['bits_per_char']:.4f}"
-        assert test == cell(rows[name]["streaming"]["test"])
+    for name, line in shown:
+        streaming = rows[name]["streaming"]
+        near(line, [streaming["validation"]["bits_per_char"], *figures(streaming["test"])])
 
 
 def test_the_table_of_verdicts_is_the_committed_one():

@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from charlm import results, tracking
+from charlm.repro import fork
 from charlm.tracking.client import BITS, OWNER, owner, warn
 from charlm.tracking.client import _surroundings as surroundings
 from charlm.training.trainer import Point
-from tests.workspace import PROJECT, run
+from tests.workspace import PROJECT, environment, run
 
 mlflow = pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own dependencies warn
@@ -365,16 +366,22 @@ def test_its_process_can_be_killed(tmp_path, no_server, capsys):
     assert capsys.readouterr().err.count("warning: MLflow tracking is off") == 1
 
 
-FORKED = "import mlflow; from charlm.tracking import tracker; tracker.may_fork = lambda: True"
+FORKED = """
+import charlm.repro.libraries
+from charlm.tracking import tracker
+tracker.may_fork = lambda: True
+"""
 """What a stage of `charlm repro` is: it has MLflow, and may fork."""
+
+forking = pytest.mark.skipif(not fork.FORKS, reason="stages are no forks here")
 
 
 @pytest.mark.parametrize(
     ("end", "status", "first"),
     [
         ("os.killpg(0, signal.SIGKILL)", "KILLED", ""),
-        ("os.killpg(0, signal.SIGKILL)", "KILLED", FORKED),
-        ("os.killpg(0, signal.SIGINT)", "FAILED", FORKED),
+        pytest.param("os.killpg(0, signal.SIGKILL)", "KILLED", FORKED, marks=forking),
+        pytest.param("os.killpg(0, signal.SIGINT)", "FAILED", FORKED, marks=forking),
     ],
 )
 def test_a_run_of_a_dead_training_is_closed(tmp_path, no_server, end, status, first):
@@ -453,7 +460,7 @@ def test_a_dirty_tree_is_told_from_what_the_pipeline_writes(tmp_path):
     assert surroundings(tmp_path)["git.dirty"] == "true"
 
 
-@pytest.mark.parametrize("first", ["pass", FORKED])
+@pytest.mark.parametrize("first", ["", pytest.param(FORKED, marks=forking)])
 def test_what_is_left_sending_holds_nothing_of_the_callers(tmp_path, first):
     """`make repro 2>&1 | tee log` ends with the training, even where a server never answers."""
     with socket.socket() as silent:
@@ -480,9 +487,22 @@ def test_what_is_left_sending_holds_nothing_of_the_callers(tmp_path, first):
     psutil.Process(int(done.stdout.split()[1])).kill()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+@pytest.mark.parametrize("first", ["", pytest.param(FORKED, marks=forking)])
+def test_a_new_database_is_made_in_silence(tmp_path, first):
+    """What MLflow reads as it is imported is set before: it would say what it does."""
+    code = f"{first}\nfrom charlm.tracking import Tracker\nfrom pathlib import Path\n"
+    code += f"tracker = Tracker('shakespeare', Path({str(tmp_path)!r}))\n"
+    code += f"tracker.start('a', {{}}, {{}}, {DATASET!r})\ntracker.finish({{}}, {{}}, [])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {run.info.run_name for run in runs(tmp_path)[1]} == {"a"}
+
+
+@forking
 def test_a_fork_that_is_killed_costs_a_training_nothing(tmp_path, no_server):
-    """It has no file of the training's but three, and is waited for as a new process is."""
+    """It has no file of the training's."""
     code = f"""
 {FORKED}
 import os, signal, sys

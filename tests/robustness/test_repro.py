@@ -220,8 +220,9 @@ def test_ctrl_c_ends_what_runs_and_keeps_what_is_done(project):
 
 
 def locked_by(project, path):
-    """Write DVC's list of files in use: a process that is alive writes one."""
+    """Write DVC's list of files in use: a process that is alive writes one, a dead one read one."""
     held = {"write": {str(path): {"pid": os.getpid(), "cmd": "dvc repro elsewhere"}}}
+    held["read"] = {"/elsewhere": [{"pid": 2**22 + 1, "cmd": "dvc repro, killed"}]}
     (project / ".dvc/tmp").mkdir(exist_ok=True)
     (project / ".dvc/tmp/rwlock").write_text(json.dumps(held))
 
@@ -257,6 +258,18 @@ def test_a_file_that_another_process_writes_is_not_looked_at(project, monkeypatc
         command.stages_to_run((), lambda stage: 1)
     locked_by(project, "/elsewhere")
     assert [task.name for task in command.stages_to_run((), lambda stage: 1)] == ["one"]
+
+
+@pytest.mark.filterwarnings("ignore")  # what DVC uses of others
+def test_where_nobody_writes_files_the_list_of_those_in_use_is_not_written(project, monkeypatch):
+    graph(project, one=("echo 1 > one", []))
+    monkeypatch.chdir(project)
+    in_use = project / ".dvc/tmp/rwlock"
+    for content in (None, '{"read": {"/elsewhere": [{"pid": 4194305, "cmd": "killed"}]}}'):
+        if content:
+            in_use.write_text(content)
+        assert [task.name for task in command.stages_to_run((), lambda stage: 1)] == ["one"]
+        assert content == (in_use.read_text() if in_use.exists() else None)
 
 
 @pytest.mark.filterwarnings("ignore")  # what DVC uses of others
@@ -422,6 +435,19 @@ def test_a_stage_that_is_a_module_is_what_a_new_process_would_be(project):
     assert "bad luck" in output
     assert "exited with 3" in output
     assert sorted(locked(project)) == ["one"]
+
+
+def test_a_stage_of_several_has_the_libraries_and_forks_what_tracks_it(project):
+    code = "import sys\nfrom charlm.tracking import tracker\n"
+    code += "say([tracker.may_fork(), 'torch' in sys.modules, 'charlm.repro' in sys.modules])\n"
+    graph(project, one=(module(project, "one", code), []))
+    assert repro(project)[0] == 0
+    assert (project / "one").read_text() == "[False, False, False]\n"
+    graph(project, one=(module(project, "one", code), []), two=(module(project, "two", code), []))
+    (project / "one").unlink()
+    assert repro(project)[0] == 0
+    for name in ("one", "two"):
+        assert (project / name).read_text() == f"[{fork.FORKS}, {fork.FORKS}, False]\n"
 
 
 def test_a_stage_may_be_a_module_of_another_folder(project):

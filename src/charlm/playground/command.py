@@ -3,6 +3,7 @@
 import base64
 import importlib.resources
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from charlm.report.templating import render
 ENCODED, MODELS, RESULTS = Path("data/encoded"), Path("models"), Path("results")
 OUTPUT = Path("reports/playground.html")
 
+SCRIPT = "models.js"
+"""The models in JavaScript."""
+
 OTHERS = (("attention", "gpt", "transformer"), ("kneser_ney", "add_one"))
 """Families of which the best is shown beside the best of all: they can be looked into, or count."""
 
@@ -36,7 +40,8 @@ UNSEEN, TYPED = 10_000, 80
 def main(output: Path) -> None:
     """Write one HTML file that holds every ranked model and runs it in the browser.
 
-    It needs no server and no network, and can be mailed.
+    It needs no server and no network, and can be mailed. A model of your own is left out until it
+    is written in JavaScript too, in src/charlm/playground/models.js.
 
     \b
     Example:
@@ -50,13 +55,17 @@ def main(output: Path) -> None:
     write_text(output, page(settings.corpus.name, archive, models, symbols))
     size = output.stat().st_size / 1e6
     click.echo(f"{output}: {len(models)} models, {size:.1f} MB: open it in a browser", err=True)
+    if left_out := [name for name in there if name not in models]:
+        click.echo(f"left out, because {SCRIPT} has no such model: {', '.join(left_out)}", err=True)
 
 
 def packed(names: list[str]) -> tuple[pack.Archive, dict[str, Any], str]:
     """Return the archive, what the page has to know of each model, the best first, and the symbols.
 
+    Models that are not written in JavaScript are left out.
+
     Raises:
-        UserError: a model is damaged, or of another text than the others.
+        UserError: a model is damaged, or of another text than the others; or none is left.
     """
     import torch
 
@@ -68,7 +77,10 @@ def packed(names: list[str]) -> tuple[pack.Archive, dict[str, Any], str]:
     models: dict[str, Any] = {}
     with progress(len(names), "model", "packing") as bar:
         for name in names:
+            bar.update()
             model, config = saved_model.load(MODELS / name, torch.device("cpu"))
+            if not pack.kinds(config.model, config.architecture) <= written():
+                continue
             tensors = {key: values.numpy() for key, values in model.state_dict().items()}
             vocabularies.add(config.symbols)
             found = pack.model(
@@ -80,13 +92,20 @@ def packed(names: list[str]) -> tuple[pack.Archive, dict[str, Any], str]:
                 len(config.symbols),
             )
             models[name] = {"bits": ranked_by(name), "packed": found}
-            bar.update()
+    if not models:
+        raise UserError(f"none of these models is written in JavaScript, in {SCRIPT}")
     if len(vocabularies) > 1:
         raise UserError(
             "the models and the encoded text have different vocabularies: run `dvc repro`"
         )
     by_rank = sorted(models.items(), key=lambda item: item[1]["bits"] or math.inf)
     return archive, dict(by_rank), vocabularies.pop()
+
+
+def written() -> set[str]:
+    """Return the architectures that are written in JavaScript."""
+    script = importlib.resources.files("charlm.playground") / SCRIPT
+    return set(re.findall(r"^KINDS\.(\w+) = ", script.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def ranked_by(name: str) -> float | None:
@@ -111,7 +130,7 @@ def page(text: str, archive: pack.Archive, models: dict[str, Any], symbols: str)
     shown = [*alone[:1], *(best(family, alone, models) for family in OTHERS)]
     shown = list(dict.fromkeys(name for name in shown if name))
     here = importlib.resources.files("charlm.playground")
-    scripts = [(here / name).read_text(encoding="utf-8") for name in ("models.js", "page.js")]
+    scripts = [(here / name).read_text(encoding="utf-8") for name in (SCRIPT, "page.js")]
     return render(
         "page.html.j2",
         "charlm.playground",

@@ -152,6 +152,12 @@ def model(
     return found
 
 
+def kinds(kind: str, sizes: dict[str, Any]) -> set[str]:
+    """Return a model's architecture and those of its members; arguments as of `model`."""
+    members = sizes["members"] if kind == "ensemble" else []
+    return {kind}.union(*(kinds(each["model"], each["architecture"]) for each in members))
+
+
 def below(tensors: Tensors, prefix: str) -> Tensors:
     """Return the tensors whose names begin so, without the beginning."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

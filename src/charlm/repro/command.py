@@ -27,7 +27,7 @@ from charlm.repro import fork, worker
 from charlm.repro.schedule import Schedule, Task
 from charlm.repro.workers import Outcome, Workers
 
-BUSY = "charlm-repro.lock"
+LOCK = "charlm-repro.lock"
 """Locked by the one scheduler that is at work in this folder."""
 
 SECONDS = "charlm-seconds.json"
@@ -89,8 +89,10 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
                     name = stage.addressing
                     needs = frozenset(one.addressing for one in needed)
                     expected = seconds.get(name, TYPICAL_S)
-                    forked = isinstance(stage.cmd, str) and bool(fork.MODULE.fullmatch(stage.cmd))
-                    tasks[stage] = Task(name, needs, threads(name), expected, forked)
+                    module = isinstance(stage.cmd, str) and bool(fork.MODULE.fullmatch(stage.cmd))
+                    tasks[stage] = Task(name, needs, threads(name), expected, module)
+            if came:
+                raise KeyboardInterrupt
     except SCMError:
         raise UserError(
             "no git repository here: run `git init`, or `dvc config --local core.no_scm true` to "
@@ -108,18 +110,17 @@ def stages_to_run(targets: tuple[str, ...], threads: Callable[[str], int]) -> li
 def _shortcuts() -> Iterator[None]:
     """Let DVC look at the stages in half the time, while its repository is locked.
 
-    For each stage it writes its list of locked files six times. Where nobody is on the list that
-    is for nothing: who wants to be on it has to lock the repository first. And nothing of what it
-    builds becomes garbage before this process ends.
+    For each stage it writes its list of files in use six times, as one who reads them. Where nobody
+    writes files that is for nothing: who wants to be on the list has to lock the repository first.
+    And looking for garbage is left out; what DVC has built is kept until this process ends.
     """
     from dvc import rwlock
 
     by_dvc = rwlock.rwlock
-    list_of_locked = worker.scratch() / rwlock.RWLOCK_FILE
+    in_use = worker.scratch() / rwlock.RWLOCK_FILE
     # A list that cannot be read is left to DVC, which says so.
     with contextlib.suppress(ValueError, AttributeError):
-        locked = json.loads(list_of_locked.read_bytes()) if list_of_locked.exists() else {}
-        if not any(locked.values()):
+        if not in_use.exists() or not json.loads(in_use.read_bytes()).get("write"):
             rwlock.rwlock = lambda *_: contextlib.nullcontext()
     gc.disable()
     try:
@@ -157,7 +158,7 @@ def alone() -> Iterator[None]:
         UserError: there is another one.
     """
     scratch = worker.scratch()
-    with (scratch / BUSY).open("a") as file, (scratch / worker.BUSY).open("a") as workers:
+    with (scratch / LOCK).open("a") as file, (scratch / worker.LOCK).open("a") as workers:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -283,7 +284,7 @@ def reproduce(
         if not tasks:
             click.echo("Data and pipelines are up to date.", err=True)
             return 0
-        with fork.Server(sum(task.forked for task in tasks)) as server, signals() as came:
+        with fork.Server(sum(task.module for task in tasks)) as server, signals() as came:
             workers = Workers(server)
             try:
                 status = run(Schedule(tasks, jobs or cores()), workers, came)

@@ -1,8 +1,8 @@
 """Workers and stages as forks of one process that has imported the libraries.
 
 A new Python takes longer to import torch than most stages take to work, and the graph has a hundred
-of them. Only libraries are imported beforehand: the project's code may be edited while the graph
-runs, and DVC notes its digest as a stage begins.
+of them. A stage imports the project's code itself: it may be edited while the graph runs, and DVC
+notes its digest as a stage begins.
 """
 
 import atexit
@@ -51,7 +51,7 @@ class Server:
     """The process that the others are forks of; it begins to import at once.
 
     Args:
-        forks: number of stages that will be forks.
+        modules: number of stages whose command is a Python module.
 
     Attributes:
         context: whose processes are forks of it.
@@ -60,12 +60,12 @@ class Server:
         UserError: it cannot be started.
     """
 
-    def __init__(self, forks: int) -> None:
+    def __init__(self, modules: int) -> None:
         self.context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
         if not FORKS:
             return
-        if forks > 1:  # a single one begins sooner if it imports no more than it needs
-            self.context.set_forkserver_preload(["charlm.repro.libraries"])
+        # A single one begins sooner if it imports no more than it needs.
+        self.context.set_forkserver_preload(["charlm.repro.libraries"] if modules > 1 else [])
         resource_tracker.ensure_running()  # its start unblocks signals
         try:
             with blocked():
@@ -105,12 +105,13 @@ def take_over(output: str) -> None:
 
     def by_fork(executable: str, command: str, **options: Any) -> None:
         plain = MODULE.fullmatch(command)
-        if plain is None:
+        folder = Path(options["cwd"], (plain and plain["folder"]) or "").resolve()
+        if plain is None or not folder.is_dir():
             by_shell(executable, command, **options)
             return
         module, *words = plain["words"].split()
-        folder = os.path.realpath(Path(options["cwd"], plain["folder"] or ""))
-        arguments = module, words, folder, dict(options["env"]), output, os.getpgid(0)
+        environment = dict(options["env"]) | {"PWD": str(folder)}
+        arguments = module, words, str(folder), environment, output, os.getpgid(0)
         process = context.Process(target=_stage, args=arguments)
         try:
             process.start()

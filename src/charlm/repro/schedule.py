@@ -14,14 +14,14 @@ class Task:
         needs: names of the stages that it depends on.
         threads: cores that it keeps busy.
         seconds: that it is expected to take.
-        forked: whether its command is a Python module, which needs no new Python.
+        module: whether its command is a Python module.
     """
 
     name: str
     needs: frozenset[str]
     threads: int
     seconds: float
-    forked: bool = False
+    module: bool = False
 
 
 class Schedule:

@@ -11,7 +11,7 @@ from pathlib import Path
 from charlm.errors import UserError
 from charlm.repro import fork
 
-BUSY = "charlm-workers.lock"
+LOCK = "charlm-workers.lock"
 """Each worker has a shared lock on it, so that one whose scheduler was killed is waited for."""
 
 LOCK_TIMEOUT_S = 0.3
@@ -63,7 +63,7 @@ def work(orders: Connection, output: str) -> None:
     dvc.dvcfile.modify_yaml = lock_file.modify
     dvc.utils.strictyaml.parse_yaml = lock_file.parse
     dvc.lock.DEFAULT_TIMEOUT = LOCK_TIMEOUT_S
-    with (scratch() / BUSY).open("a") as busy:
+    with (scratch() / LOCK).open("a") as busy:
         fcntl.flock(busy, fcntl.LOCK_SH)
         while True:
             try:

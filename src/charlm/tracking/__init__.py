@@ -1,7 +1,7 @@
 """MLflow, beside the flow: a failure here never stops a training.
 
-With `serving` this is the only package that imports MLflow. It may import report, for pictures of
-trainings. No stage reads from it.
+With `serving` this is the only package that uses MLflow; `repro` imports it beforehand, for the
+stages. It may import report, for pictures of trainings. No stage reads from it.
 """
 
 from charlm.results import weights_digest

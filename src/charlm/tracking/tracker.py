@@ -21,7 +21,7 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import psutil
 
@@ -104,6 +104,9 @@ class Fork:
         stdin: what it reads.
         stdout: what it writes.
         stderr: what it says.
+
+    Raises:
+        OSError: no more processes or files are allowed.
     """
 
     def __init__(self) -> None:
@@ -111,32 +114,42 @@ class Fork:
             os.pipe() for _ in range(3)
         )
         theirs = their_in, their_out, their_err
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                self._serve(theirs)
-            finally:
-                os._exit(1)
-        # By both, because either may be first.
-        with contextlib.suppress(OSError):
-            os.setpgid(self.pid, self.pid)
+        # The training's own way to end must not be begun in the fork.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                self._serve(theirs, before)
+            # By both, because either may be first.
+            with contextlib.suppress(OSError):
+                os.setpgid(self.pid, self.pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for end in theirs:
             os.close(end)
         self.stdin: IO[str] = os.fdopen(our_in, "w", encoding="utf-8")
         self.stdout: IO[str] = os.fdopen(our_out, encoding="utf-8")
         self.stderr: IO[str] = os.fdopen(our_err, encoding="utf-8")
 
-    def _serve(self, ends: tuple[int, int, int]) -> None:
+    def _serve(self, ends: tuple[int, int, int], signals: set[Any]) -> NoReturn:
         """Serve, and have nothing of the training: no group, no file, no way to handle signals."""
-        os.setpgid(0, 0)
-        for standard, end in enumerate(ends):
-            os.dup2(end, standard)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        with open(0, encoding="utf-8") as lines:
-            serve(lines)
-        os._exit(0)
+        try:
+            gc.freeze()  # what was inherited must not close files whose numbers are others' by now
+            os.setpgid(0, 0)
+            for standard, end in enumerate(ends):
+                os.dup2(end, standard)
+            for file in list(Path("/dev/fd").iterdir()):
+                if int(file.name) > 2:
+                    with contextlib.suppress(OSError):
+                        os.close(int(file.name))
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+            with open(0, encoding="utf-8") as lines:
+                serve(lines)
+            os._exit(0)
+        finally:
+            os._exit(1)
 
     def wait(self) -> int:
         """Return its exit status when it has ended."""

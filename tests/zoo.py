@@ -8,6 +8,7 @@ import torch
 from charlm import models, saved_model
 from charlm.config import params
 from charlm.models.base import LanguageModel
+from charlm.playground import command, pack
 from charlm.training.trainer import Trainer
 from tests.workspace import PROJECT, at_scale
 
@@ -31,6 +32,10 @@ def described(name: str) -> tuple[str, int, dict]:
         for model, block, architecture in members
     ]
     return "ensemble", max(block for _, block, _ in members), {"mixing": mixing, "members": sizes}
+
+
+IN_JAVASCRIPT = [name for name in NAMES if pack.kinds(*described(name)[::2]) <= command.written()]
+"""Those that the playground has."""
 
 
 def config(name: str, symbols: str, block: int | None = None) -> saved_model.Config:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import charlm
 from charlm.playground import command
 from tests.workspace import encode_text
-from tests.zoo import NAMES, SYMBOLS, project
+from tests.zoo import IN_JAVASCRIPT, SYMBOLS, project
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -23,7 +23,7 @@ TEXT = ("ROMEO:\nto be, or not\nto be\n\n" + SYMBOLS) * 100
 def folder(tmp_path_factory):
     """A project with every model of the zoo, small and fresh, and its page."""
     torch.manual_seed(0)
-    folder = project(tmp_path_factory.mktemp("playground"), *NAMES)
+    folder = project(tmp_path_factory.mktemp("playground"), *IN_JAVASCRIPT)
     (folder / "data/encoded").mkdir(parents=True)
     encode_text(TEXT, folder / "data/encoded", 0.2, 0.2)
     with pytest.MonkeyPatch.context() as patch:
@@ -51,7 +51,7 @@ def page(request, folder):
 
 
 def choose(page, *names):
-    for name in NAMES:
+    for name in IN_JAVASCRIPT:
         page.get_by_label(name, exact=True).set_checked(name in names, force=True)
 
 
@@ -63,7 +63,7 @@ def test_every_model_has_the_bits_that_it_has_in_python(page, folder):
         for (const symbol of text) reader.add(ids.get(symbol));
         return reader.steps.map(step => step.bits);
     }"""
-    for name in NAMES:
+    for name in IN_JAVASCRIPT:
         found, model = page.evaluate(script, [name, text]), charlm.load(folder / "models" / name)
         assert np.mean(found) == pytest.approx(model.bits(text).per_character, abs=0.01), name
 

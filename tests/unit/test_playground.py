@@ -15,7 +15,7 @@ from charlm import models, results
 from charlm.evaluation import loss
 from charlm.playground import command, pack
 from tests.workspace import PROJECT, encode_text
-from tests.zoo import NAMES, SYMBOLS, described, project
+from tests.zoo import IN_JAVASCRIPT, SYMBOLS, described, project
 
 V, CHARACTERS = 30, 300
 TRANSFORMER = described("transformer")[2]
@@ -53,9 +53,7 @@ console.log(JSON.stringify(Object.fromEntries(bits)));
 
 def built():
     """Every model that JavaScript has, some with other parts; their weights are not fresh."""
-    found = {name: described(name) for name in NAMES}
-    written = command.written()
-    found = {k: v for k, v in found.items() if pack.kinds(v[0], v[2]) <= written}
+    found = {name: described(name) for name in IN_JAVASCRIPT}
     found |= {name: (kind, 16, sizes) for name, (kind, sizes) in VARIANTS.items()}
     text_N = torch.randint(V, (2000,), generator=torch.Generator().manual_seed(1))
     # Some n-grams are seen often, and the text of the test has matches in itself.

@@ -75,11 +75,12 @@ def packed(names: list[str]) -> tuple[pack.Archive, dict[str, Any], str]:
     archive = pack.Archive()
     vocabularies = {Vocabulary.load(ENCODED / "vocabulary.json").symbols}
     models: dict[str, Any] = {}
+    in_javascript = written()
     with progress(len(names), "model", "packing") as bar:
         for name in names:
             bar.update()
             model, config = saved_model.load(MODELS / name, torch.device("cpu"))
-            if not pack.kinds(config.model, config.architecture) <= written():
+            if not pack.kinds(config.model, config.architecture) <= in_javascript:
                 continue
             tensors = {key: values.numpy() for key, values in model.state_dict().items()}
             vocabularies.add(config.symbols)

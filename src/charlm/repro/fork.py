@@ -104,12 +104,12 @@ def take_over(output: str) -> None:
     by_shell = run._run
 
     def by_fork(executable: str, command: str, **options: Any) -> None:
-        plain = MODULE.fullmatch(command)
-        folder = Path(options["cwd"], (plain and plain["folder"]) or "").resolve()
-        if plain is None or not folder.is_dir():
+        found = MODULE.fullmatch(command)
+        folder = Path(options["cwd"], found["folder"] or "").resolve() if found else None
+        if not (found and folder and folder.is_dir()):
             by_shell(executable, command, **options)
             return
-        module, *words = plain["words"].split()
+        module, *words = found["words"].split()
         environment = dict(options["env"]) | {"PWD": str(folder)}
         arguments = module, words, str(folder), environment, output, os.getpgid(0)
         process = context.Process(target=_stage, args=arguments)
